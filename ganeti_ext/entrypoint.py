@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The way in: patches Ganeti as it starts. Every patch is listed here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ganeti_ext import compat
+from ganeti_ext.errors import ExtError, StartupError
+
+MIDDLEWARE_OPTION = "--middleware"
+MIDDLEWARE_VARIABLE = "GANETI_RAPI_MIDDLEWARE"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One place in Ganeti that is relied on, and what is put there, if anything.
+
+    `expects` is the signature that Ganeti's side must have, as `inspect` prints it, or the
+    name of its type. `make` gets what is there and returns what is to be there.
+    """
+
+    module: str
+    name: str
+    expects: str
+    why: str
+    make: Callable[[Any], Any] | None = None
+
+
+def noded_patches() -> list[Patch]:
+    """What is changed in the node daemon."""
+    from ganeti_ext.noded.handler import NodeRequestHandler
+
+    return [
+        Patch("ganeti.backend", "RPCFail", "type", "answers go out as Ganeti's own"),
+        Patch("ganeti.server.noded", "NodeRequestHandler.HandleRequest", "(self, req)", "shows us the peer"),
+        Patch(
+            "ganeti.server.noded",
+            "NodeRequestHandler.perspective_restricted_command",
+            "(params)",
+            "the RPC whose handling is replaced",
+        ),
+        Patch(
+            "ganeti.server.noded",
+            "NodeRequestHandler",
+            "()",
+            "serves restricted commands with our checks",
+            make=lambda _: NodeRequestHandler,
+        ),
+    ]
+
+
+def rapi_patches(middleware: str | None) -> list[Patch]:
+    """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
+    from ganeti_ext.rapi import access, handler, permissions, users
+    from ganeti_ext.rapi.middleware import load_middleware
+
+    control = access.AccessControl()
+    handler.RemoteApiHandler.access = control
+    users.RapiUsers.access = control
+
+    def use_handler(_: Any) -> type:
+        if middleware is None:
+            return handler.RemoteApiHandler
+        return load_middleware(middleware, handler.RemoteApiHandler)
+
+    def register(connector: Any) -> Any:
+        permissions.register_permissions(connector)
+        return connector
+
+    def prepare_with_policy(prepare: Callable[..., Any]) -> Callable[..., Any]:
+        def prep_rapi(options: Any, args: Any) -> Any:
+            control.load_policy()  # before Ganeti loads the users, which need its roles
+            prepared = prepare(options, args)
+            _watch_policy(access.POLICY_FILE, control.load_policy)
+            return prepared
+
+        return prep_rapi
+
+    return [
+        Patch("ganeti.http.auth", "HttpServerRequestAuthentication.PreHandleRequest", "(self, req)", "asks for us"),
+        Patch("ganeti.server.rapi", "RemoteApiHandler.AuthenticationRequired", "(self, req)", "overridden"),
+        Patch("ganeti.server.rapi", "RemoteApiHandler.Authenticate", "(self, req, username, password)", "overridden"),
+        Patch("ganeti.server.rapi", "RemoteApiHandler._GetRequestContext", "(self, req)", "gives us the handler"),
+        Patch("ganeti.rapi.baserlib", "ResourceBase", "(items, queryargs, req, _client_cls=None)", "takes our client"),
+        Patch("ganeti.rapi.baserlib", "ResourceBase.GetClient", "(self)", "makes our client"),
+        Patch("ganeti.rapi.baserlib", "GetHandlerAccess", "(handler, method)", "reads the access lists"),
+        Patch("ganeti.luxi", "Client.SubmitJob", "(self, ops)", "mediated"),
+        Patch("ganeti.luxi", "Client.Query", "(self, what, fields, qfilter)", "asked for the exact name"),
+        Patch("ganeti.luxi", "Client.QueryJobs", "(self, job_ids, fields)", "mediated"),
+        Patch("ganeti.luxi", "Client.CancelJob", "(self, job_id, kill=False)", "mediated"),
+        Patch(
+            "ganeti.rapi.connector",
+            "CONNECTOR",
+            "dict",
+            "each class gets access lists of its own, with its permissions",
+            make=register,
+        ),
+        Patch("ganeti.server.rapi", "RapiUsers.Load", "(self, filename)", "overridden"),
+        Patch(
+            "ganeti.server.rapi",
+            "RapiUsers",
+            "()",
+            "works out what each user's tokens grant",
+            make=lambda _: users.RapiUsers,
+        ),
+        Patch(
+            "ganeti.server.rapi",
+            "RemoteApiHandler",
+            "(user_fn, reqauth, _client_cls=None)",
+            "checks user, endpoint, request and object",
+            make=use_handler,
+        ),
+        Patch(
+            "ganeti.server.rapi",
+            "PrepRapi",
+            "(options, _)",
+            "loads the policy before the users, and watches it",
+            make=prepare_with_policy,
+        ),
+    ]
+
+
+def apply(patches: list[Patch]) -> None:
+    """Looks at every target first, then puts all replacements in place.
+
+    Raises StartupError if one target is not as expected; then nothing was changed.
+    """
+    places = [_look_at(patch) for patch in patches]
+    replacements = [
+        (holder, name, patch.make(target))
+        for patch, (holder, name, target) in zip(patches, places)
+        if patch.make is not None
+    ]
+    for holder, name, replacement in replacements:
+        setattr(holder, name, replacement)
+
+
+def _look_at(patch: Patch) -> tuple[Any, str, Any]:
+    """Finds a patch's target: its holder, its name there, and itself."""
+    *path, name = patch.name.split(".")
+    where = f"{patch.module}.{patch.name}"
+    try:
+        holder = importlib.import_module(patch.module)
+        for step in path:
+            holder = getattr(holder, step)
+        target = getattr(holder, name)
+        if inspect.isclass(target) and patch.expects == "type":
+            found = "type"
+        else:
+            found = str(inspect.signature(target)) if callable(target) else type(target).__name__
+    except (ImportError, AttributeError, ValueError, TypeError) as err:
+        raise StartupError(f"Ganeti has no {where} as this ganeti-ext knows it: {err}") from err
+    if found != patch.expects:
+        raise StartupError(f"Ganeti's {where} is {found}, not {patch.expects}: install a newer ganeti-ext")
+    return holder, name, target
+
+
+def _watch_policy(path: str, changed: Callable[[], None]) -> None:
+    try:
+        compat.watch_file(path, changed)
+    except Exception as err:
+        logging.error("Changes of %s will be seen after a restart only: %s", path, err)
+
+
+def take_middleware(arguments: list[str], environment: dict[str, str]) -> tuple[str | None, list[str]]:
+    """The middleware that is asked for, if any, and the arguments that are Ganeti's.
+
+    The command line wins over the environment; an option without its value asks for a
+    middleware without a name, which will not be found.
+    """
+    name = environment.get(MIDDLEWARE_VARIABLE) or None
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option != MIDDLEWARE_OPTION:
+            rest.append(word)
+            continue
+        name = value if equals else next(words, "")
+    return name, rest
+
+
+def run_rapi() -> int:
+    """Runs `ganeti-rapi` with our checks, or, if they cannot be had, refusing requests."""
+    server = _import_server("ganeti.server.rapi")
+    if server is None:
+        return 1
+    middleware, sys.argv[1:] = take_middleware(sys.argv[1:], dict(os.environ))
+    try:
+        compat.check_release()
+        apply(rapi_patches(middleware))
+    except Exception as err:
+        reason = _reason(err)
+        print(f"ganeti-rapi: every request is refused: {reason}", file=sys.stderr)
+        from ganeti_ext.rapi.refuse import refusing_handler
+
+        server.RemoteApiHandler = refusing_handler(reason)
+    return _exit_status(server.Main())
+
+
+def run_noded() -> int:
+    """Runs `ganeti-noded` with our restricted commands, or, if need be, as Ganeti made it."""
+    server = _import_server("ganeti.server.noded")
+    if server is None:
+        return 1
+    try:
+        compat.check_release()
+        apply(noded_patches())
+    except Exception as err:
+        reason = _reason(err)
+        print(f"ganeti-noded: runs without ganeti-ext: {reason}", file=sys.stderr)
+        _log_at_start(server, f"Runs without ganeti-ext: {reason}")
+    return _exit_status(server.Main())
+
+
+def _import_server(name: str) -> Any:
+    """Imports a daemon of the real Ganeti; says in one line why it cannot."""
+    try:
+        compat.put_ganeti_first()
+        return importlib.import_module(name)
+    except Exception as err:
+        print(f"{os.path.basename(sys.argv[0])}: {_reason(err)}", file=sys.stderr)
+        return None
+
+
+def _reason(err: Exception) -> str:
+    return str(err) if isinstance(err, ExtError) else f"{type(err).__name__}: {err}"
+
+
+def _log_at_start(server: Any, line: str) -> None:
+    """Writes `line` into the daemon's own log, which is not open yet."""
+    prepare = getattr(server, "PrepNoded", None)
+    if prepare is None:
+        return
+
+    def prep_noded(*args: Any) -> Any:
+        logging.error("%s", line)
+        return prepare(*args)
+
+    server.PrepNoded = prep_noded
+
+
+def _exit_status(value: int | None) -> int:
+    return value or 0

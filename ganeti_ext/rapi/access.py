@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The policy and the accounts that a running daemon goes by, and how they change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ganeti import pathutils, utils
+
+from ganeti_ext.errors import ExtError
+from ganeti_ext.policy.accounts import Account, resolve
+from ganeti_ext.policy.loader import MAX_SIZE, load_policy
+from ganeti_ext.policy.model import Policy
+
+POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
+
+#: The policy that was taken last, for a daemon that starts with a bad one. It lies where
+#: the daemon, which is not root, may write.
+LAST_GOOD_FILE = pathutils.RAPI_DATA_DIR + "/access.last-good.yaml"
+
+
+class UnsafePolicyFile(ExtError):
+    """A policy that somebody else than root could have written."""
+
+
+def read_policy_file(path: str, owners: tuple[int, ...] = (0,)) -> bytes:
+    """Reads a policy whose owner is one of `owners` (user ids) and alone may write it.
+
+    Raises FileNotFoundError, another OSError, or UnsafePolicyFile.
+    """
+    # Without O_NONBLOCK a fifo of that name would hold the daemon.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsafePolicyFile(f"{path} is not a regular file")
+        if status.st_uid not in owners:
+            raise UnsafePolicyFile(f"{path} must belong to root: chown root {path}")
+        if status.st_mode & 0o022:
+            raise UnsafePolicyFile(f"{path} may be written by others: chmod go-w {path}")
+        return file.read(MAX_SIZE + 1)
+
+
+class AccessControl:
+    """What the daemon's parent process holds; its children decide by it."""
+
+    def __init__(self, policy_file: str = POLICY_FILE, last_good_file: str = LAST_GOOD_FILE, owner: int = 0) -> None:
+        self._policy_file = policy_file
+        self._last_good_file = last_good_file
+        self._owner = owner
+        self._users: Mapping[str, Any] = {}
+        self._policy: Policy | None = None
+        self._policy_exists = False
+        self._has_our_tokens = False
+        self._last_complaint = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to enforce: a policy, or a token of ours."""
+        return self._policy_exists or self._has_our_tokens
+
+    def load_policy(self) -> None:
+        """Takes the policy file as it is now, if it is right.
+
+        A bad file never replaces a good one: the running policy stays, and a daemon that
+        has none yet takes the last good copy (design, 3.2). Never raises: it is called from
+        the main loop.
+        """
+        try:
+            data = read_policy_file(self._policy_file, (self._owner,))
+            policy = load_policy(data, self._policy_file)
+        except FileNotFoundError:
+            if self._policy is None and not os.path.lexists(self._last_good_file):
+                return  # nothing was ever configured
+            self._keep(f"{self._policy_file} has vanished; to go without a policy, remove {self._last_good_file}, too")
+        except OSError as err:
+            self._keep(f"{self._policy_file}: cannot be read by this daemon: {err.strerror}")
+        except ExtError as err:
+            self._keep(str(err))
+        except Exception:
+            logging.exception("Reading the access policy")
+            self._keep(f"{self._policy_file}: unexpected error")
+        else:
+            self._last_complaint = ""
+            self._take(policy)
+            logging.info("Access policy %s loaded, %d roles", self._policy_file, len(policy.roles))
+            self._save_copy(data)
+
+    def _take(self, policy: Policy) -> None:
+        self._policy = policy
+        self._policy_exists = True
+        self.resolve_users(self._users)
+
+    def _keep(self, complaint: str) -> None:
+        """Says why the file is not taken, and falls back on the copy if nothing runs yet."""
+        self._policy_exists = True
+        if self._policy is not None:
+            outcome = "the policy before it stays in force"
+        elif self._take_copy():
+            outcome = f"the last good one is in force, from {self._last_good_file}"
+        else:
+            outcome = "its roles grant nothing"
+        # A file that is saved raises several events; one line is enough.
+        if complaint != self._last_complaint:
+            logging.error("Access policy not taken: %s; %s", complaint, outcome)
+        self._last_complaint = complaint
+
+    def _take_copy(self) -> bool:
+        try:
+            data = read_policy_file(self._last_good_file, (self._owner, os.geteuid()))
+            policy = load_policy(data, self._last_good_file)
+        except FileNotFoundError:
+            return False
+        except (OSError, ExtError) as err:
+            logging.error("The last good access policy is of no use: %s", err)
+            return False
+        self._take(policy)
+        return True
+
+    def _save_copy(self, data: bytes) -> None:
+        try:
+            utils.WriteFile(self._last_good_file, data=data, mode=0o600)
+        except (OSError, ExtError) as err:
+            logging.error("The access policy is in force, but no copy could be kept: %s", err)
+
+    def resolve_users(self, users: Mapping[str, Any]) -> None:
+        """Works out what the users of Ganeti's file are granted, and takes them over.
+
+        Each user gets `tokens`, his third column as it was read, `account`, and for an
+        account of ours as `options` the names of its permissions, which is what Ganeti's own
+        check looks for on the access lists.
+        """
+        policy = self._policy or Policy()
+        accounts: dict[tuple[str, ...], Account | None] = {}
+        for user in users.values():
+            tokens = user.__dict__.setdefault("tokens", tuple(user.options))
+            if tokens not in accounts:
+                accounts[tokens] = resolve(tokens, policy)
+            user.account = accounts[tokens]
+            if user.account is not None:
+                user.options = sorted(user.account.grants)
+                _log_problems(user.name, user.account.problems)
+        self._users = users
+        self._has_our_tokens = any(account is not None for account in accounts.values())
+
+
+def _log_problems(name: str, problems: Iterable[str]) -> None:
+    for problem in problems:
+        logging.error("%s: user %r: %s", pathutils.RAPI_USERS_FILE, name, problem)

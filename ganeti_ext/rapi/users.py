@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Ganeti's users file, read by Ganeti, with what each user's tokens grant beside it."""
+
+from __future__ import annotations
+
+import logging
+
+from ganeti.server import rapi
+
+from ganeti_ext.rapi.access import AccessControl
+
+
+class RapiUsers(rapi.RapiUsers):  # type: ignore[misc]
+    """Ganeti's users, each with an `account`."""
+
+    #: Set by the entry point, before the daemon makes its users.
+    access = AccessControl()
+
+    def Load(self, filename: str) -> bool:
+        """Loads the file as Ganeti does; users are seen only once they are worked out.
+
+        A user whose tokens were not worked out would have them as plain options, and `write`
+        among them would open everything: on an error nobody gets in.
+        """
+        fresh = rapi_users_with(self._users)
+        loaded: bool = rapi.RapiUsers.Load(fresh, filename)
+        try:
+            self.access.resolve_users(fresh._users or {})
+        except Exception:
+            logging.exception("Working out the accounts of %s: nobody is let in", filename)
+            self._users = None
+            return False
+        self._users = fresh._users
+        return loaded
+
+
+def rapi_users_with(users: object) -> rapi.RapiUsers:
+    """Ganeti's own object, holding `users`, which a file that cannot be parsed leaves."""
+    fresh = RapiUsers()
+    fresh._users = users
+    return fresh
