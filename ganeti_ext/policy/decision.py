@@ -55,5 +55,7 @@ def decide(account: Account, permissions: Iterable[str], objects: Iterable[tuple
     for role in roles:
         if all(role.covers(kind, name) for kind, name in touched):
             return Decision(role, reason=f"granted by role {role.name}")
-    names = ", ".join(f"{kind} {name!r}" for kind, name in touched)
-    return Decision(None, Refusal.OUTSIDE, f"{names}: outside of role {', '.join(role.name for role in roles)}")
+    # A role without a scope hides nothing: its user may know that it is about one kind.
+    refusal = Refusal.OUTSIDE if any(role.scope is not None for role in roles) else Refusal.PERMISSION
+    names = ", ".join(f"{kind} {name!r}" if name else f"the {kind}" for kind, name in touched)
+    return Decision(None, refusal, f"{names}: outside of role {', '.join(role.name for role in roles)}")

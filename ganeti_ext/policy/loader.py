@@ -11,7 +11,7 @@ import yaml
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import nearest
-from ganeti_ext.policy.model import BUILTIN, PATTERN, Glob, Policy, Role, Scope, Selector
+from ganeti_ext.policy.model import BUILTIN, PATTERN, Glob, NameSelector, Policy, Role, Scope
 from ganeti_ext.policy.vocabulary import NEVER_SCOPED, PERMISSIONS, SCOPED_SO_FAR
 
 #: The largest policy that is read, in bytes: far above ten thousand roles, far below
@@ -221,14 +221,14 @@ class _Loader:
         values = self._read(node, "a scope", {"instances": self._selectors})
         return Scope(tuple(values.get("instances", ())))
 
-    def _selectors(self, node: yaml.Node) -> list[Selector]:
+    def _selectors(self, node: yaml.Node) -> list[NameSelector]:
         return [self._selector(entry) for entry in self._one_or_list(node, "the instances of a scope")]
 
-    def _selector(self, node: yaml.Node) -> Selector:
+    def _selector(self, node: yaml.Node) -> NameSelector:
         values = self._read(node, "a selector", {"name": self._globs})
         if isinstance(node, yaml.MappingNode) and not node.value:
             self._problem_at(node, "a selector needs a `name`")
-        return Selector(tuple(values.get("name", ())))
+        return NameSelector(tuple(values.get("name", ())))
 
     def _globs(self, node: yaml.Node) -> list[Glob]:
         globs = []

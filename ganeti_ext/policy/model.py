@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PLAIN_ROLES
 
@@ -38,14 +39,21 @@ class Glob:
 
     def matches(self, name: str) -> bool:
         """Whether `name`, an exact name, is one of those that the pattern means."""
-        return is_exact_name(name) and self._regex.fullmatch(name) is not None
+        return self._regex.fullmatch(name) is not None
 
     def __repr__(self) -> str:
         return f"Glob({self.pattern!r})"
 
 
+class Selector(Protocol):
+    """What picks some objects of a kind."""
+
+    def matches(self, name: str) -> bool:
+        """Whether the object of that exact name is selected."""
+
+
 @dataclass(frozen=True)
-class Selector:
+class NameSelector:
     """The objects that carry one of some names."""
 
     name: tuple[Glob, ...]
@@ -53,6 +61,17 @@ class Selector:
     def matches(self, name: str) -> bool:
         """Whether the object of that exact name is selected."""
         return any(glob.matches(name) for glob in self.name)
+
+
+@dataclass(frozen=True)
+class PredicateSelector:
+    """The objects of which a middleware's function says so."""
+
+    inside: Callable[[str], bool]
+
+    def matches(self, name: str) -> bool:
+        """Whether the object of that exact name is selected."""
+        return self.inside(name) is True
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class Scope:
         if kind == "job":
             return True
         if kind == "instance":
-            return any(selector.matches(name) for selector in self.instances)
+            return is_exact_name(name) and any(selector.matches(name) for selector in self.instances)
         return False
 
 

@@ -88,7 +88,7 @@ def check_only_root_writes(path: str, *, owner: int = 0) -> None:
         if status.st_uid != owner:
             raise StartupError(f"{path} does not belong to root: middleware must be root's alone")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StartupError(f"{path} may be written by others than root: chmod go-w {path}")
+            raise StartupError(f"{path} may be written by others than root: middleware must be root's alone")
         if path == "/":
             return
         path = os.path.dirname(path)

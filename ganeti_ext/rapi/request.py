@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from ganeti import http, serializer
@@ -45,6 +46,7 @@ class Request:
 
     def __init__(self, req: Any, context: Any, user: Any) -> None:
         self._req = req
+        self._handler = context.handler
         self.user = user
         self.resource: type = type(context.handler)
         self.method: str = req.request_method.upper()
@@ -74,6 +76,10 @@ class Request:
         except Exception as err:
             # JSON nested too deeply is a RecursionError: whatever it is, it is no request.
             raise http.HttpBadRequest(message="Unable to parse JSON data") from err
+
+    def use_client(self, wrap: Callable[[Any], Any]) -> None:
+        """Makes the handler of this one request use `wrap` of the client class it has."""
+        self._handler._client_cls = wrap(self._handler._client_cls)
 
     def check_body(self) -> None:
         """Refuses a body that Ganeti's handlers would stumble over.

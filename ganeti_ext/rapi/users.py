@@ -9,8 +9,11 @@ from ganeti.server import rapi
 
 from ganeti_ext.rapi.access import AccessControl
 
+#: Ganeti's own class: its name is ours once the patches are applied.
+_GanetiUsers = rapi.RapiUsers
 
-class RapiUsers(rapi.RapiUsers):  # type: ignore[misc]
+
+class RapiUsers(_GanetiUsers):  # type: ignore[misc]
     """Ganeti's users, each with an `account`."""
 
     #: Set by the entry point, before the daemon makes its users.
@@ -22,9 +25,10 @@ class RapiUsers(rapi.RapiUsers):  # type: ignore[misc]
         A user whose tokens were not worked out would have them as plain options, and `write`
         among them would open everything: on an error nobody gets in.
         """
-        fresh = rapi_users_with(self._users)
-        loaded: bool = rapi.RapiUsers.Load(fresh, filename)
         try:
+            fresh = _GanetiUsers()
+            fresh._users = self._users  # which a file that cannot be parsed leaves
+            loaded: bool = fresh.Load(filename)
             self.access.resolve_users(fresh._users or {})
         except Exception:
             logging.exception("Working out the accounts of %s: nobody is let in", filename)
@@ -32,10 +36,3 @@ class RapiUsers(rapi.RapiUsers):  # type: ignore[misc]
             return False
         self._users = fresh._users
         return loaded
-
-
-def rapi_users_with(users: object) -> rapi.RapiUsers:
-    """Ganeti's own object, holding `users`, which a file that cannot be parsed leaves."""
-    fresh = RapiUsers()
-    fresh._users = users
-    return fresh
