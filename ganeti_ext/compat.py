@@ -65,7 +65,7 @@ def watch_file(path: str, changed: Callable[[], None]) -> None:
     except ImportError:
         import pyinotify
 
-    class Watcher(asyncnotifier.FileEventHandlerBase):
+    class Watcher(asyncnotifier.FileEventHandlerBase):  # type: ignore[misc]
         """Looks at one name in a directory, as Ganeti's own does."""
 
         def __init__(self, manager: object) -> None:

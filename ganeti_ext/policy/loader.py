@@ -85,8 +85,9 @@ class _Loader:
             return None
         try:
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                if getattr(event, "anchor", None) is not None:
-                    self._problem_at(event, f"anchors and aliases are not allowed ({event.anchor}): write it out")
+                anchor = getattr(event, "anchor", None)
+                if anchor is not None:
+                    self._problem_at(event, f"anchors and aliases are not allowed ({anchor}): write it out")
             root = None if self.problems else yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as err:
             hint = "; use spaces, not tabs" if "'\\t'" in str(err.problem) else ""
@@ -210,7 +211,8 @@ class _Loader:
                 if role.kind not in (None, "instance") or (role.kind is not None and not scoped):
                     self._problem_at(node, f"{name} is about {role.kind}s alone: name it in the users file instead")
                 return role.permissions
-            self._problem_at(node, f"unknown built-in role {name!r}" + nearest(name[1:], BUILTIN, "; did you mean '@{}'?"))
+            hint = nearest(name[1:], BUILTIN, "; did you mean '@{}'?")
+            self._problem_at(node, f"unknown built-in role {name!r}{hint}")
         elif name not in PERMISSIONS:
             self._problem_at(node, f"unknown permission {name!r}" + nearest(name, PERMISSIONS))
         elif scoped and name in NEVER_SCOPED:

@@ -121,6 +121,4 @@ class Policy:
 
 
 #: The roles that need no policy file, by name.
-BUILTIN = {
-    name: Role(name, permissions, kind=PLAIN_ROLES.get(name)) for name, permissions in BUILTIN_ROLES.items()
-}
+BUILTIN = {name: Role(name, permissions, kind=PLAIN_ROLES.get(name)) for name, permissions in BUILTIN_ROLES.items()}

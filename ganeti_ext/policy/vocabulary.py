@@ -82,8 +82,7 @@ PERMISSIONS = {
 _READS = frozenset(
     name
     for name in PERMISSIONS
-    if name.endswith((".list", ".query", ".info"))
-    or name in ("jobs.wait", "nodes.role.query", "query.all", "tags.get")
+    if name.endswith((".list", ".query", ".info")) or name in ("jobs.wait", "nodes.role.query", "query.all", "tags.get")
 )
 
 
@@ -129,9 +128,10 @@ PLAIN_ROLES = {
 
 #: What a role that is limited to some objects may never hold: it changes what belongs to
 #: everybody (design, 3.2).
-NEVER_SCOPED = frozenset(
-    name for name in PERMISSIONS if name.startswith("filter.")
-) | {"cluster.modify", "cluster.redistribute_config"}
+NEVER_SCOPED = frozenset(name for name in PERMISSIONS if name.startswith("filter.")) | {
+    "cluster.modify",
+    "cluster.redistribute_config",
+}
 
 #: What a limited role can be granted so far: requests that name their instance, and the
 #: user's own jobs. Lists, queries and info need filters, exports need a node.

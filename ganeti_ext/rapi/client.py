@@ -48,6 +48,9 @@ class AccessClient:
 
     def __init__(self, new_client: Callable[[], Any], user: str, account: Account, permission: str) -> None:
         self._client = new_client()
+        # For our own questions, which are nobody's request; a middleware may put one of us
+        # before another.
+        self._luxi = getattr(self._client, "_luxi", self._client)
         self._user = user
         self._account = account
         self._permission = permission
@@ -127,7 +130,7 @@ class AccessClient:
 
     def _instance_uuid(self, name: str) -> str:
         try:
-            rows = self._client.Query(constants.QR_INSTANCE, ["name", "uuid"], ["=", "name", name]).data
+            rows = self._luxi.Query(constants.QR_INSTANCE, ["name", "uuid"], ["=", "name", name]).data
         except errors.OpPrereqError as err:
             raise self._not_found(f"luxid does not know instance {name!r}") from err
         found = [[value for _, value in row] for row in rows]
@@ -148,7 +151,7 @@ class AccessClient:
         """
         if _JOB_ID.fullmatch(str(job_id)) is None:
             return None
-        (row,) = self._client.QueryJobs([int(job_id)], ["ops"])
+        (row,) = self._luxi.QueryJobs([int(job_id)], ["ops"])
         if not row or not row[0]:
             return None
         for op in row[0]:

@@ -71,25 +71,24 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
         scope = Scope(instances=(PredicateSelector(inside),))
         # A multi-alloc is made of creations.
         role = Role("of the middleware", frozenset({request.permission, "instances.create"}), scope=scope)
-        self._enforce(request, Account({permission: (role,) for permission in role.permissions & SCOPED_SO_FAR}))
+        self._enforce(request, Account(dict.fromkeys(role.permissions & SCOPED_SO_FAR, (role,))))
 
     def _enforce(self, request: Request, account: Account) -> None:
         """Decides by the names in the request, and puts our client in Ganeti's place."""
-        if request.permission is None:
+        permission = request.permission
+        if permission is None:
             raise self._forbidden(request, "this endpoint needs the option write")
-        if request.permission not in account.grants:
-            raise self._forbidden(request, _not_granted(account, request.permission))
+        if permission not in account.grants:
+            raise self._forbidden(request, _not_granted(account, permission))
         request.check_body()
-        decision = decide(account, [request.permission], request.objects)
+        decision = decide(account, [permission], request.objects)
         if decision.refusal is Refusal.OUTSIDE:
             _log_refusal(request, decision.reason)
             raise http.HttpNotFound()
         if not decision.allowed:
             raise self._forbidden(request, decision.reason)
         request.use_client(
-            lambda ganeti_client: functools.partial(
-                AccessClient, ganeti_client, request.user.name, account, request.permission
-            )
+            lambda client: functools.partial(AccessClient, client, request.user.name, account, permission)
         )
 
     @staticmethod

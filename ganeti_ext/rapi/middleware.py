@@ -35,7 +35,7 @@ def load_middleware(name: str, base: type) -> type:
         raise StartupError(f"middleware {name} fails to load: {type(err).__name__}: {err}") from err
     handler = getattr(module, CLASS_NAME, None)
     if not (isinstance(handler, type) and issubclass(handler, base)):
-        raise StartupError(f"middleware {name} has no class {CLASS_NAME} derived from {base.__module__}.{base.__name__}")
+        raise StartupError(f"middleware {name} has no class {CLASS_NAME} derived from that of ganeti_ext.middleware")
     return handler
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from ganeti.server import rapi
 
@@ -13,11 +14,12 @@ from ganeti_ext.rapi.access import AccessControl
 _GanetiUsers = rapi.RapiUsers
 
 
-class RapiUsers(_GanetiUsers):  # type: ignore[misc]
+class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
     """Ganeti's users, each with an `account`."""
 
     #: Set by the entry point, before the daemon makes its users.
     access = AccessControl()
+    _users: Any
 
     def Load(self, filename: str) -> bool:
         """Loads the file as Ganeti does; users are seen only once they are worked out.
