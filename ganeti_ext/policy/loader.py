@@ -11,12 +11,8 @@ import yaml
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import nearest
-from ganeti_ext.policy.model import BUILTIN, PATTERN, Glob, NameSelector, Policy, Role, Scope
+from ganeti_ext.policy.model import BUILTIN, MAX_SIZE, PATTERN, Glob, NameSelector, Policy, Role, Scope
 from ganeti_ext.policy.vocabulary import NEVER_SCOPED, PERMISSIONS, SCOPED_SO_FAR
-
-#: The largest policy that is read, in bytes: far above ten thousand roles, far below
-#: what would hurt the daemon.
-MAX_SIZE = 16 * 1024 * 1024
 
 _STR = "tag:yaml.org,2002:str"
 _INT = "tag:yaml.org,2002:int"

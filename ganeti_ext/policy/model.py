@@ -17,6 +17,10 @@ _LABEL = "[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _EXACT_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _MAX_NAME = 253
 
+#: The largest policy that is read, in bytes: far above ten thousand roles, far below
+#: what would hurt the daemon.
+MAX_SIZE = 16 * 1024 * 1024
+
 #: What a name pattern of the policy may hold.
 PATTERN = re.compile(r"[a-z0-9*?._-]+")
 

@@ -13,8 +13,7 @@ from ganeti import pathutils, utils
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import Account, resolve
-from ganeti_ext.policy.loader import MAX_SIZE, load_policy
-from ganeti_ext.policy.model import Policy
+from ganeti_ext.policy.model import MAX_SIZE, Policy
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
 
@@ -45,6 +44,14 @@ def read_policy_file(path: str, owners: tuple[int, ...] = (0,)) -> bytes:
         return file.read(MAX_SIZE + 1)
 
 
+def _parse(data: bytes, source: str) -> Policy:
+    """The policy that `data` is. Raises PolicyError."""
+    # Imported here: a daemon without a policy starts without the time YAML takes.
+    from ganeti_ext.policy.loader import load_policy
+
+    return load_policy(data, source)
+
+
 class AccessControl:
     """What the daemon's parent process holds; its children decide by it."""
 
@@ -72,7 +79,7 @@ class AccessControl:
         """
         try:
             data = read_policy_file(self._policy_file, (self._owner,))
-            policy = load_policy(data, self._policy_file)
+            policy = _parse(data, self._policy_file)
         except FileNotFoundError:
             if self._policy is None and not os.path.lexists(self._last_good_file):
                 return  # nothing was ever configured
@@ -112,7 +119,7 @@ class AccessControl:
     def _take_copy(self) -> bool:
         try:
             data = read_policy_file(self._last_good_file, (self._owner, os.geteuid()))
-            policy = load_policy(data, self._last_good_file)
+            policy = _parse(data, self._last_good_file)
         except FileNotFoundError:
             return False
         except (OSError, ExtError) as err:

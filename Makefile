@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# make demo   the main job, live, on a cluster that it brings up itself
+# make test   everything that CI runs
+# Both need root on a Debian machine that may be changed: they install packages, ours too.
+
+PYTHON = /usr/bin/python3
+SOURCES = setup.py $(shell find ganeti_ext sbin debian docs examples -type f -not -name '*.pyc') README.md LICENSE
+
+.PHONY: demo demo-stop test lint deb install bench clean
+
+demo: install
+	tests/install-deps demo
+	$(PYTHON) tests/demo.py
+
+demo-stop:
+	$(PYTHON) tests/cluster/vcluster.py down demo
+
+test: install build/lint/done
+	tests/install-deps build demo test
+	$(MAKE) --no-print-directory lint
+	$(PYTHON) -m pytest tests
+
+lint: build/lint/done
+	build/lint/bin/ruff check .
+	build/lint/bin/ruff format --check .
+	build/lint/bin/mypy
+
+bench: install
+	tests/install-deps demo
+	$(PYTHON) -m tests.bench.startup
+
+deb: build/deb/done
+
+# The package is installed on this machine: the cluster's nodes run its daemons.
+install: build/deb/done
+	tests/install-deps demo
+	dpkg --install build/deb/*.deb
+
+build/deb/done: $(SOURCES)
+	tests/install-deps build
+	rm -rf build/deb
+	debian/build-deb build/deb
+	touch $@
+
+build/lint/done: tests/requirements.txt
+	tests/install-deps test
+	rm -rf build/lint
+	$(PYTHON) -m venv --system-site-packages build/lint
+	build/lint/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+clean:
+	rm -rf build

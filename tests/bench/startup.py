@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How long each daemon takes until it listens: our wrapper beside Ganeti's own script.
+
+Run by `make bench`. The two are started in turn, on one cluster, and what counts is the
+ratio of the medians (bar of the first issue: at most 1.15).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+
+from tests.cluster.vcluster import Cluster
+
+#: Daemon -> its port.
+DAEMONS = {"rapi": 5080, "noded": 1811}
+BAR = 1.15
+
+#: Runs inside the cluster's namespaces: starts the daemon in the foreground, tries its port
+#: until it answers, and prints wall and CPU seconds up to then.
+PROBE = """
+import os, signal, socket, subprocess, sys, time
+port, address, *command = sys.argv[1:]
+began = time.monotonic()
+daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+while True:
+    try:
+        socket.create_connection((address, int(port)), 1).close()
+        break
+    except OSError:
+        if daemon.poll() is not None:
+            sys.exit("the daemon ended: " + str(daemon.returncode))
+        time.sleep(0.002)
+wall = time.monotonic() - began
+fields = open("/proc/%d/stat" % daemon.pid).read().rsplit(")", 1)[1].split()
+cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+daemon.send_signal(signal.SIGTERM)
+daemon.wait()
+print(wall, cpu)
+"""
+
+
+def measure(cluster: Cluster, daemon: str, program: str) -> tuple[float, float]:
+    """Wall and CPU seconds of one start until the port answers."""
+    command = [program, "-f", "-b", cluster.address("node1")]
+    if daemon == "rapi":
+        command = ["setpriv", "--reuid=gnt-rapi", "--regid=gnt-rapi", "--init-groups", *command]
+    probe = ["/usr/bin/python3", "-c", PROBE, str(DAEMONS[daemon]), cluster.address("node1"), *command]
+    wall, cpu = cluster.run("node1", *probe).stdout.split()
+    return float(wall), float(cpu)
+
+
+def main() -> int:
+    """Prints the table; 1 if a ratio is above its bar."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=15, help="starts of each daemon, of each kind")
+    runs = parser.parse_args().runs
+    above = False
+    with Cluster(nodes=1, rapi_users="admin secret write\n") as cluster:
+        for daemon in DAEMONS:
+            cluster.run("node1", "/usr/lib/ganeti/daemon-util", "stop", f"ganeti-{daemon}")
+            results: dict[str, list[tuple[float, float]]] = {"stock": [], "ours": []}
+            for number in range(runs + 1):
+                for kind, suffix in (("stock", ".distrib"), ("ours", "")):
+                    result = measure(cluster, daemon, f"/usr/sbin/ganeti-{daemon}{suffix}")
+                    if number:  # the first of each only warms the caches
+                        results[kind].append(result)
+                print(f"\r{daemon}: {number} of {runs}", end="", file=sys.stderr, flush=True)
+            print(file=sys.stderr)
+            medians = {
+                kind: [statistics.median(column) for column in zip(*rows)] for kind, rows in results.items()
+            }
+            pairs = [ours[0] / stock[0] for ours, stock in zip(results["ours"], results["stock"])]
+            ratio = medians["ours"][0] / medians["stock"][0]
+            above = above or ratio > BAR
+            print(
+                f"ganeti-{daemon} until it listens, {runs} pairs: stock {medians['stock'][0] * 1000:.0f} ms"
+                f" (CPU {medians['stock'][1] * 1000:.0f}), ours {medians['ours'][0] * 1000:.0f} ms"
+                f" (CPU {medians['ours'][1] * 1000:.0f}); ratio of medians {ratio:.3f},"
+                f" of pairs {statistics.median(pairs):.3f} (bar {BAR})"
+            )
+    return int(above)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
