@@ -1,0 +1,98 @@
+# What postinst, prerm and postrm share (dh_installdeb puts it into each of them).
+#
+# /usr/sbin/ganeti-noded and /usr/sbin/ganeti-rapi are Ganeti's files. While this
+# package is configured they are diverted to *.distrib, in the same directory since
+# Ganeti's are relative links, and links to our wrappers stand in their place. dpkg
+# does not know those links: had the package the files themselves, a removal would
+# leave the names empty for a while, and an install would put them in force before
+# what they need is there. So each name changes hands by one rename, and at no moment
+# is a node without its node daemon.
+
+DAEMONS="ganeti-noded ganeti-rapi"
+
+# Is /usr/sbin/$1 our link?
+is_ours() {
+    [ "$(readlink "/usr/sbin/$1")" = "../libexec/ganeti-ext/$1" ]
+}
+
+# Put our wrappers in force. Can be run again at any point.
+divert() {
+    for daemon in $DAEMONS; do
+        path="/usr/sbin/$daemon"
+        owner="$(dpkg-divert --listpackage "$path")"
+        case "$owner" in
+            ganeti-ext)
+                ;;
+            "")
+                # Both names hold Ganeti's file until ours takes the first one.
+                if [ -e "$path" ] || [ -L "$path" ]; then
+                    cp -a --remove-destination "$path" "$path.distrib"
+                fi
+                dpkg-divert --quiet --package ganeti-ext --no-rename \
+                    --divert "$path.distrib" --add "$path"
+                ;;
+            *)
+                # Somebody else's replacement: not ours to undo, nor to be trusted.
+                echo "ganeti-ext: $path is already diverted by $owner;" \
+                    "remove that diversion first" >&2
+                return 1
+                ;;
+        esac
+        ln -sfn "../libexec/ganeti-ext/$daemon" "$path.ganeti-ext"
+        mv -fT "$path.ganeti-ext" "$path"
+    done
+}
+
+# Put Ganeti's own back, and say in $undiverted whether there was anything to do.
+# Can be run again at any point.
+undivert() {
+    undiverted=no
+    for daemon in $DAEMONS; do
+        path="/usr/sbin/$daemon"
+        if [ "$(dpkg-divert --listpackage "$path")" = ganeti-ext ]; then
+            undiverted=yes
+            if [ -e "$path.distrib" ] || [ -L "$path.distrib" ]; then
+                mv -fT "$path.distrib" "$path"
+            elif is_ours "$daemon"; then
+                # Ganeti has gone before us.
+                rm -f "$path"
+            fi
+            dpkg-divert --quiet --package ganeti-ext --no-rename \
+                --divert "$path.distrib" --remove "$path"
+        fi
+    done
+}
+
+# Restart one daemon, if it runs and the machine's policy lets us.
+restart() {
+    if [ -d /run/systemd/system ] && systemctl --quiet is-active "$1.service"; then
+        # From sid on each daemon is a unit of its own.
+        deb-systemd-invoke restart "$1.service"
+    elif [ -x /etc/init.d/ganeti ] && /usr/lib/ganeti/daemon-util check "$1"; then
+        # One init script has all daemons; run by systemd it cannot restart one of
+        # them. So we ask it for the policy alone, and use what it uses itself.
+        allowed=0
+        invoke-rc.d --quiet --query ganeti restart || allowed=$?
+        case "$allowed" in
+            104|105)
+                /usr/lib/ganeti/daemon-util stop "$1"
+                /usr/lib/ganeti/daemon-util start "$1"
+                ;;
+            *)
+                echo "ganeti-ext: $1 is not restarted, by this machine's policy" >&2
+                ;;
+        esac
+    fi
+}
+
+# Let the daemons that run take up the change; nothing that stands still is started.
+# A daemon that does not come back must not leave the package half configured.
+restart_daemons() {
+    # A machine that is no node of a cluster has no daemons of Ganeti's.
+    if [ -f /var/lib/ganeti/server.pem ]; then
+        for daemon in $DAEMONS; do
+            restart "$daemon" ||
+                echo "ganeti-ext: $daemon could not be restarted" >&2
+        done
+    fi
+}
