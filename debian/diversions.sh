@@ -25,7 +25,7 @@ divert() {
                 ;;
             "")
                 # Both names hold Ganeti's file until ours takes the first one.
-                if [ -e "$path" ] || [ -L "$path" ]; then
+                if [ -e "$path" ] || [ -L "$path" ] && ! is_ours "$daemon"; then
                     cp -a --remove-destination "$path" "$path.distrib"
                 fi
                 dpkg-divert --quiet --package ganeti-ext --no-rename \

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Debian systems with Ganeti in them, made once, and throw-away copies of those.
+
+A copy is an overlay in namespaces of its own: no network, its own processes, its own
+mounts. It is gone, with all that ran in it, when its first process ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+CACHE = Path("/var/cache/ganeti-ext-test")
+
+# How a chroot reaches the package mirror is the machine's affair: it is copied.
+APT_CONFIGURATION = (
+    "/etc/apt/apt.conf.d",
+    "/etc/apt/auth.conf.d",
+    "/etc/apt/preferences.d",
+    "/etc/apt/trusted.gpg.d",
+    "/etc/apt/keyrings",
+    "/etc/ssl/certs",
+    "/usr/local/share/ca-certificates",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+)
+
+ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "LC_ALL": "C.UTF-8",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
+
+MAKE_COPY = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+mount -t proc proc /mnt/root/proc
+ip link set lo up
+hostname node1.example.com
+echo "127.0.0.1 node1.example.com node1 localhost" > /mnt/root/etc/hosts
+echo ready
+# An ignored SIGCHLD lets the kernel bury what the daemons leave behind.
+exec env --ignore-signal=CHLD sleep infinity
+"""
+
+WATCH = """
+import os, select, sys
+seen = set()
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for path in sys.argv[1:]:
+        try:
+            seen.add(os.readlink(path) if os.access(path, os.X_OK) else "missing")
+        except OSError:
+            seen.add("missing")
+print(*sorted(seen), sep="\\n")
+"""
+
+
+class Chroot:
+    """A throw-away copy of a base system; use it in a with statement."""
+
+    def __init__(self, base: Path) -> None:
+        self._first = subprocess.Popen(
+            ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--kill-child"]
+            + ["sh", "-ec", MAKE_COPY, "sh", str(base)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._first.stdout is not None
+        if self._first.stdout.readline() != "ready\n":
+            raise RuntimeError(f"cannot make a copy of {base}: are you root?")
+        pid = self._first.pid
+        self._init = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        self.root = Path(f"/proc/{self._init}/root/mnt/root")
+
+    def __enter__(self) -> Chroot:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._first.kill()
+        self._first.wait()
+
+    def command(self, *argv: str) -> list[str]:
+        """The command line that runs argv in here."""
+        enter = ["nsenter", "--target", self._init, "--mount", "--net", "--uts", "--pid"]
+        return [*enter, "chroot", "/mnt/root", *argv]
+
+    def run(self, *argv: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in here; with check, a failure shows what it said."""
+        result = subprocess.run(
+            self.command(*argv),
+            env={**ENVIRONMENT, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if check and result.returncode:
+            raise AssertionError(f"{argv} ended with {result.returncode}\n{result.stdout}{result.stderr}")
+        return result
+
+    def sh(self, script: str) -> str:
+        """What a few lines of shell print in here."""
+        return self.run("sh", "-ec", script).stdout.strip()
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Make a file in here, with its directories."""
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        target.chmod(mode)
+
+    def put(self, file: Path) -> str:
+        """Copy a file into /root in here, and say where it is."""
+        shutil.copy(file, self.root / "root")
+        return f"/root/{file.name}"
+
+
+class Watch:
+    """Looks at links all the time: what each of them was, and whether it was missing."""
+
+    def __init__(self, chroot: Chroot, *paths: str) -> None:
+        self.seen: set[str] = set()
+        self._process = subprocess.Popen(
+            chroot.command("python3", "-c", WATCH, *paths),
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Watch:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        output, _ = self._process.communicate()
+        self.seen = set(output.splitlines())
+
+
+def base_system(suite: str) -> Path:
+    """The directory with this Debian release and Ganeti; made if it is not there."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        base = CACHE / suite
+        if not base.exists():
+            unfinished = CACHE / f"{suite}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _make_base(unfinished, suite)
+            unfinished.rename(base)
+    return base
+
+
+def _mirror() -> str:
+    """The package mirror that this machine's apt is set to."""
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"] + ["Created-By: Packages", "Component: main"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    # "bookworm", not "bookworm-updates" nor "bookworm-security"
+    plain = [line for line in targets if "-" not in line.split()[1]]
+    return plain[0].split()[0]
+
+
+def _make_base(root: Path, suite: str) -> None:
+    mirror = _mirror()
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", suite, str(root), mirror],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    for name in APT_CONFIGURATION:
+        target = root / name.lstrip("/")
+        if Path(name).is_dir():
+            shutil.copytree(name, target, symlinks=True, dirs_exist_ok=True)
+        elif Path(name).exists():
+            shutil.copy(name, target)
+    (root / "etc/apt/sources.list").write_text(f"deb {mirror} {suite} main\n")
+    # Nothing starts by itself, and nothing waits for the disk.
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    (root / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+
+    packages = "ganeti iproute2 python3-ganeti-rapi python3-yaml"
+    script = f"""
+        apt-get update
+        apt-get install --yes --no-install-recommends {packages}
+        mkdir /debs
+        cd /debs
+        apt-get download ganeti
+        apt-get clean
+        rm -rf /var/lib/apt/lists/*
+    """
+    subprocess.run(
+        ["chroot", str(root), "sh", "-ec", script],
+        check=True,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+    )
