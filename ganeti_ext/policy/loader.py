@@ -94,7 +94,7 @@ class _Loader:
         except yaml.reader.ReaderError as err:
             line = text.count("\n", 0, err.position) + 1
             column = err.position - text.rfind("\n", 0, err.position)
-            self.problems.append(Problem(line, column, f"the character {err.character!r} is not allowed"))
+            self.problems.append(Problem(line, column, f"the character {chr(err.character)!r} is not allowed"))
             return None
         if root is None and not self.problems:
             self._problem_at(None, "the file is empty: a policy starts with `version: 1`")
