@@ -69,10 +69,11 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     def use_handler(_: Any) -> type:
         if middleware is None:
             return handler.RemoteApiHandler
+        control.has_middleware = True
         return load_middleware(middleware, handler.RemoteApiHandler)
 
-    def register(connector: Any) -> Any:
-        permissions.register_permissions(connector)
+    def separate_lists(connector: Any) -> Any:
+        permissions.own_access_lists(connector)
         return connector
 
     def prepare_with_policy(prepare: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,8 +101,8 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "ganeti.rapi.connector",
             "CONNECTOR",
             "dict",
-            "each class gets access lists of its own, with its permissions",
-            make=register,
+            "each class gets access lists of its own",
+            make=separate_lists,
         ),
         Patch("ganeti.server.rapi", "RapiUsers.Load", "(self, filename)", "overridden"),
         Patch(

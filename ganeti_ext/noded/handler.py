@@ -121,9 +121,7 @@ def run_restricted_command(
     logging.info("%s: %s", call, result.failure or "exited with exit code 0")
     if result.failure is None:
         return result.output
-    raise backend.RPCFail(
-        f"Restricted command '{checked}' failed: {result.failure}; output: {result.output}"
-    )
+    raise backend.RPCFail(f"Restricted command '{checked}' failed: {result.failure}; output: {result.output}")
 
 
 def _shown(name: object) -> str:

@@ -38,9 +38,7 @@ class Result:
     failure: str | None
 
 
-def start(
-    path: str, name: str, *, environment: Mapping[str, str] = ENVIRONMENT
-) -> subprocess.Popen[bytes]:
+def start(path: str, name: str, *, environment: Mapping[str, str] = ENVIRONMENT) -> subprocess.Popen[bytes]:
     """Start the file at path with name as its only argument.
 
     With input from /dev/null and one pipe for all its output, so that the order is kept; with
@@ -83,8 +81,7 @@ def _unusual_needs() -> dict[str, Any]:
     ignored = [
         number
         for number in signal.valid_signals()
-        if signal.getsignal(number) == signal.SIG_IGN
-        and number not in (signal.SIGPIPE, signal.SIGXFSZ)
+        if signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ)
     ]
     if ignored:
         needs["preexec_fn"] = functools.partial(_restore, ignored)
@@ -205,9 +202,7 @@ def _follow(
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        return (
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        )
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
 

@@ -49,9 +49,7 @@ def check_name(name: object) -> str:
     return name
 
 
-def resolve(
-    path: str, *, owner: tuple[int, int] = ROOT, max_links: int = MAX_LINKS
-) -> Resolved:
+def resolve(path: str, *, owner: tuple[int, int] = ROOT, max_links: int = MAX_LINKS) -> Resolved:
     """Walk from "/" to what path names, as the kernel would, but warily.
 
     Each component is opened below the one before and looked at through that descriptor. All of

@@ -19,6 +19,9 @@ _INT = "tag:yaml.org,2002:int"
 _SEQ = "tag:yaml.org,2002:seq"
 _MAP = "tag:yaml.org,2002:map"
 
+#: A policy has six levels.
+_MAX_DEPTH = 20
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -60,12 +63,9 @@ class _Loader:
         if len(data) > MAX_SIZE:
             raise PolicyError(self.source, [Problem(1, 1, f"the file is larger than {MAX_SIZE} bytes")])
         roles: dict[str, Role] = {}
-        try:
-            root = self._compose(data)
-            if root is not None:
-                roles = self._policy(root)
-        except RecursionError:
-            self._problem_at(None, "nested too deeply")
+        root = self._compose(data)
+        if root is not None:
+            roles = self._policy(root)
         if self.problems:
             raise PolicyError(self.source, self.problems)
         return Policy(roles)
@@ -80,7 +80,12 @@ class _Loader:
             self.problems.append(Problem(line, column, "not UTF-8: save the file as UTF-8"))
             return None
         try:
+            depth = 0
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > _MAX_DEPTH:  # the parser takes ever longer the deeper it goes
+                    self._problem_at(event, "nested too deeply")
+                    return None
                 anchor = getattr(event, "anchor", None)
                 if anchor is not None:
                     self._problem_at(event, f"anchors and aliases are not allowed ({anchor}): write it out")
@@ -95,6 +100,10 @@ class _Loader:
             line = text.count("\n", 0, err.position) + 1
             column = err.position - text.rfind("\n", 0, err.position)
             self.problems.append(Problem(line, column, f"the character {chr(err.character)!r} is not allowed"))
+            return None
+        except (ArithmeticError, ValueError) as err:
+            # What YAML's own library stumbles over, such as a number without end.
+            self._problem_at(None, f"this is no YAML: {err}")
             return None
         if root is None and not self.problems:
             self._problem_at(None, "the file is empty: a policy starts with `version: 1`")

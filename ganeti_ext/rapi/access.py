@@ -32,9 +32,9 @@ def read_policy_file(path: str, owners: tuple[int, ...] = (0,)) -> bytes:
     Raises FileNotFoundError, another OSError, or UnsafePolicyFile.
     """
     # Without O_NONBLOCK a fifo of that name would hold the daemon.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UnsafePolicyFile(f"{path} is not a regular file")
         if status.st_uid not in owners:
@@ -64,11 +64,13 @@ class AccessControl:
         self._policy_exists = False
         self._has_our_tokens = False
         self._last_complaint = ""
+        #: Set by the entry point.
+        self.has_middleware = False
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to enforce: a policy, or a token of ours."""
-        return self._policy_exists or self._has_our_tokens
+        """Whether there is anything to enforce: a policy, a token of ours, a middleware."""
+        return self._policy_exists or self._has_our_tokens or self.has_middleware
 
     def load_policy(self) -> None:
         """Takes the policy file as it is now, if it is right.
@@ -79,7 +81,7 @@ class AccessControl:
         """
         try:
             data = read_policy_file(self._policy_file, (self._owner,))
-            policy = _parse(data, self._policy_file)
+            self._take(_parse(data, self._policy_file))
         except FileNotFoundError:
             if self._policy is None and not os.path.lexists(self._last_good_file):
                 return  # nothing was ever configured
@@ -88,19 +90,22 @@ class AccessControl:
             self._keep(f"{self._policy_file}: cannot be read by this daemon: {err.strerror}")
         except ExtError as err:
             self._keep(str(err))
-        except Exception:
+        except Exception as err:
             logging.exception("Reading the access policy")
-            self._keep(f"{self._policy_file}: unexpected error")
+            self._keep(f"{self._policy_file}: unexpected {type(err).__name__}")
         else:
             self._last_complaint = ""
-            self._take(policy)
-            logging.info("Access policy %s loaded, %d roles", self._policy_file, len(policy.roles))
+            logging.info("Access policy %s loaded", self._policy_file)
             self._save_copy(data)
 
     def _take(self, policy: Policy) -> None:
-        self._policy = policy
+        before, self._policy = self._policy, policy
+        try:
+            self.resolve_users(self._users)
+        except Exception:
+            self._policy = before
+            raise
         self._policy_exists = True
-        self.resolve_users(self._users)
 
     def _keep(self, complaint: str) -> None:
         """Says why the file is not taken, and falls back on the copy if nothing runs yet."""
@@ -119,13 +124,15 @@ class AccessControl:
     def _take_copy(self) -> bool:
         try:
             data = read_policy_file(self._last_good_file, (self._owner, os.geteuid()))
-            policy = _parse(data, self._last_good_file)
+            self._take(_parse(data, self._last_good_file))
         except FileNotFoundError:
             return False
         except (OSError, ExtError) as err:
             logging.error("The last good access policy is of no use: %s", err)
             return False
-        self._take(policy)
+        except Exception:
+            logging.exception("Reading the last good access policy")
+            return False
         return True
 
     def _save_copy(self, data: bytes) -> None:
@@ -134,13 +141,19 @@ class AccessControl:
         except (OSError, ExtError) as err:
             logging.error("The access policy is in force, but no copy could be kept: %s", err)
 
-    def resolve_users(self, users: Mapping[str, Any]) -> None:
+    def resolve_users(self, users: Mapping[str, Any] | None) -> None:
         """Works out what the users of Ganeti's file are granted, and takes them over.
+
+        None stands for a file that cannot be read: nobody gets in, and what was closed to
+        the anonymous because of its accounts stays closed.
 
         Each user gets `tokens`, his third column as it was read, `account`, and for an
         account of ours as `options` the names of its permissions, which is what Ganeti's own
         check looks for on the access lists.
         """
+        if users is None:
+            self._users = {}
+            return
         policy = self._policy or Policy()
         accounts: dict[tuple[str, ...], Account | None] = {}
         for user in users.values():

@@ -140,9 +140,11 @@ class AccessClient:
 
     def _stamp(self, op: Any, nested: bool) -> None:
         """Writes whose job it is; a nested opcode's own job inherits the outer trail."""
-        stamp = (REASON_SOURCE, self._user, utils.EpochNano())
+        if nested:
+            op.reason = []
+            return
         kept = [entry for entry in op.reason or () if str(entry[0]).startswith(_KEPT_SOURCES)]
-        op.reason = [] if nested else [stamp, *kept]
+        op.reason = [(REASON_SOURCE, self._user, utils.EpochNano()), *kept]
 
     def _own_job(self, job_id: Any) -> int | None:
         """The id as a number if the job is the user's own, else None.
@@ -155,8 +157,9 @@ class AccessClient:
         if not row or not row[0]:
             return None
         for op in row[0]:
-            owners = [entry[1] for entry in op.get("reason") or () if entry[0] == REASON_SOURCE]
-            if owners != [self._user]:
+            trail = [entry for entry in op.get("reason") or () if isinstance(entry, list)]
+            ours = [entry for entry in trail if entry[:1] == [REASON_SOURCE]]
+            if len(ours) != 1 or ours[0][1:2] != [self._user]:
                 return None
         return int(job_id)
 

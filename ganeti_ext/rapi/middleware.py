@@ -47,12 +47,13 @@ def _load_module(name: str) -> ModuleType:
         spec = importlib.util.find_spec(prefix)
         if spec is None:
             raise StartupError(f"middleware {name} is not found: there is no module {prefix}")
-        module = _execute(spec)
+        module = sys.modules.get(prefix) or _execute(spec)
     return module
 
 
 def _load_file(path: str) -> ModuleType:
-    name = os.path.splitext(os.path.basename(path))[0]
+    # A name that no other module has, whatever the file is called.
+    name = "ganeti_ext_middleware_" + os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or not os.path.isfile(path):
         raise StartupError(f"middleware {path} is not found, or is no .py file")
@@ -60,29 +61,28 @@ def _load_file(path: str) -> ModuleType:
 
 
 def _execute(spec: importlib.machinery.ModuleSpec) -> ModuleType:
-    if spec.name in sys.modules:
-        return sys.modules[spec.name]
-    if spec.origin is None or spec.loader is None or not spec.has_location:
-        raise StartupError(f"middleware {spec.name} has no file that could be checked")
+    """Runs a module's source, which is what was checked: no byte code from a cache."""
+    if spec.origin is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+        raise StartupError(f"middleware {spec.name} has no Python file that could be checked")
     check_only_root_writes(spec.origin)
-    if spec.cached is not None and os.path.lexists(spec.cached):
-        check_only_root_writes(spec.cached)
+    code = compile(spec.loader.get_data(spec.origin), spec.origin, "exec")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    exec(code, module.__dict__)
     return module
 
 
 def check_only_root_writes(path: str, *, owner: int = 0) -> None:
     """Checks that only `owner` (a user id) could have written a file, or put it there.
 
-    Links are resolved first, then the file and each directory up to `/` are looked at. A
-    sticky directory that others may write, such as `/tmp`, is not good enough: the name of
-    a file in it is anybody's to take when it is not there.
+    The file and each directory up to `/` are looked at, and none may be a link, which could
+    lead through anybody's directory. A sticky directory that others may write, such as `/tmp`,
+    is not good enough: a name in it is anybody's to take when it is not there.
 
     Raises StartupError.
     """
-    path = os.path.realpath(path)
+    if os.path.realpath(path) != path:
+        raise StartupError(f"{path} is reached by a link: name the file itself, {os.path.realpath(path)}")
     while True:
         status = os.stat(path)
         if status.st_uid != owner:

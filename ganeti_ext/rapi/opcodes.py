@@ -24,6 +24,11 @@ def _anything(_: Any) -> bool:
     return True
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is none; "no" and 0 are values."""
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
 def _only(*keys: str) -> Check:
     """A dictionary with no other keys."""
     return lambda value: isinstance(value, dict) and set(value) <= set(keys)
@@ -110,6 +115,7 @@ def objects_of(op: Any) -> list[tuple[str, str]]:
     """The (kind, name) of the objects that an opcode names, as far as it is known here."""
     rule = RULES.get(type(op).__name__, Rule())
     kind = getattr(op, "kind", "instance")
+    kind = "group" if kind == "nodegroup" else kind
     return [(kind, getattr(op, name) or "") for name in (*rule.names, *rule.new_names)]
 
 
@@ -136,7 +142,7 @@ def check_parameters(op: Any) -> None:
     written = {"instance_uuid", *rule.names, *rule.new_names, *rule.written, *_COMMON}
     for parameter, default, _, _ in type(op).GetAllParams():
         value = getattr(op, parameter, default)
-        if parameter in written or value == default or (not value and not default):
+        if parameter in written or value == default or (not default and _is_nothing(value)):
             continue
         check = rule.settable.get(parameter)
         if check is None or not check(value):

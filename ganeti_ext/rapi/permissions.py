@@ -89,22 +89,18 @@ def walk(connector: Mapping[Any, type]) -> list[tuple[type, str]]:
     ]
 
 
-def register_permissions(connector: Mapping[Any, type]) -> None:
-    """Puts each permission on its class's `*_ACCESS` list.
+def own_access_lists(connector: Mapping[Any, type]) -> None:
+    """Gives each class of the connection map `*_ACCESS` lists of its own.
 
-    Each class gets lists of its own: most inherit one list object from `ResourceBase`, and
-    `R_2_query.PUT_ACCESS` is its `GET_ACCESS`; appending to a shared list would open every
-    other resource. An empty list, which means "anybody", stays empty.
+    Most inherit one list object from `ResourceBase`, and `R_2_query.PUT_ACCESS` is its
+    `GET_ACCESS`: whoever appends a role to a shared one, as the mail's script did, opens
+    every other resource.
     """
     for resource in set(connector.values()):
         for method in METHODS:
             access = getattr(resource, f"{method}_ACCESS", None)
             if access is not None:
                 setattr(resource, f"{method}_ACCESS", list(access))
-    for resource, method in walk(connector):
-        permission = permission_of(resource, method)
-        if permission is not None:
-            _add(resource, method, permission)
 
 
 def register_role(role: str, endpoints: Iterable[tuple[type, str]]) -> None:
@@ -114,11 +110,6 @@ def register_role(role: str, endpoints: Iterable[tuple[type, str]]) -> None:
     such as `test`; nothing but the named pairs is opened.
     """
     for resource, method in endpoints:
-        setattr(resource, f"{method}_ACCESS", list(getattr(resource, f"{method}_ACCESS")))
-        _add(resource, method, role)
-
-
-def _add(resource: type, method: str, word: str) -> None:
-    access = getattr(resource, f"{method}_ACCESS")
-    if access and word not in access:
-        access.append(word)
+        access = getattr(resource, f"{method}_ACCESS")
+        if access and role not in access:  # an empty list means "anybody" and stays empty
+            setattr(resource, f"{method}_ACCESS", [*access, role])

@@ -14,6 +14,7 @@ from ganeti_ext.rapi.permissions import permission_of
 
 #: Requests whose body must be there; Ganeti answers 500 if it is not.
 _BODY_REQUIRED = {
+    ("R_2_cluster_modify", "PUT"),
     ("R_2_instances", "POST"),
     ("R_2_instances_multi_alloc", "POST"),
     ("R_2_instances_name_modify", "PUT"),
@@ -46,7 +47,7 @@ class Request:
 
     def __init__(self, req: Any, context: Any, user: Any) -> None:
         self._req = req
-        self._handler = context.handler
+        self._context = context
         self.user = user
         self.resource: type = type(context.handler)
         self.method: str = req.request_method.upper()
@@ -79,7 +80,8 @@ class Request:
 
     def use_client(self, wrap: Callable[[Any], Any]) -> None:
         """Makes the handler of this one request use `wrap` of the client class it has."""
-        self._handler._client_cls = wrap(self._handler._client_cls)
+        self._context.handler._client_cls = wrap(self._context.handler._client_cls)
+        self._context.narrowed = True
 
     def check_body(self) -> None:
         """Refuses a body that Ganeti's handlers would stumble over.

@@ -31,7 +31,7 @@ class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
             fresh = _GanetiUsers()
             fresh._users = self._users  # which a file that cannot be parsed leaves
             loaded: bool = fresh.Load(filename)
-            self.access.resolve_users(fresh._users or {})
+            self.access.resolve_users(fresh._users)
         except Exception:
             logging.exception("Working out the accounts of %s: nobody is let in", filename)
             self._users = None

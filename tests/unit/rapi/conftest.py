@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Access lists as they are in the running daemon, and as they were afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fake
+import pytest
+from ganeti.rapi import connector
+
+from ganeti_ext.rapi.permissions import own_access_lists
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """The permissions stand on the access lists."""
+    with fake.unchanged_access_lists():
+        own_access_lists(connector.CONNECTOR)
+        yield
