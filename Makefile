@@ -10,7 +10,7 @@ SOURCES = setup.py $(shell find ganeti_ext sbin debian docs examples -type f -no
 
 demo: install
 	tests/install-deps demo
-	$(PYTHON) tests/demo.py
+	PYTHONPATH=tests/cluster $(PYTHON) tests/demo.py
 
 demo-stop:
 	$(PYTHON) tests/cluster/vcluster.py down demo
@@ -27,7 +27,7 @@ lint: build/lint/done
 
 bench: install
 	tests/install-deps demo
-	$(PYTHON) -m tests.bench.startup
+	PYTHONPATH=tests/cluster $(PYTHON) tests/bench/startup.py
 
 deb: build/deb/done
 

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "cluster"))
-
 import vcluster
 
 NAME = "demo"

@@ -94,8 +94,6 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
         """
         if request.resource.__name__ in OPEN_RESOURCES:
             return
-        if request.resource.__name__ in OPEN_RESOURCES:
-            return
         if request.permission is None:
             raise self._forbidden(request, "this endpoint cannot be limited")
         scope = Scope(instances=(PredicateSelector(inside),))

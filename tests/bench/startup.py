@@ -11,7 +11,7 @@ import argparse
 import statistics
 import sys
 
-from tests.cluster.vcluster import Cluster
+from vcluster import Cluster
 
 #: Daemon -> its port.
 DAEMONS = {"rapi": 5080, "noded": 1811}
@@ -68,9 +68,7 @@ def main() -> int:
                         results[kind].append(result)
                 print(f"\r{daemon}: {number} of {runs}", end="", file=sys.stderr, flush=True)
             print(file=sys.stderr)
-            medians = {
-                kind: [statistics.median(column) for column in zip(*rows)] for kind, rows in results.items()
-            }
+            medians = {kind: [statistics.median(column) for column in zip(*rows)] for kind, rows in results.items()}
             pairs = [ours[0] / stock[0] for ours, stock in zip(results["ours"], results["stock"])]
             ratio = medians["ours"][0] / medians["stock"][0]
             above = above or ratio > BAR

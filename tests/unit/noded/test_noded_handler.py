@@ -65,9 +65,7 @@ def node(tmp_path: Path, commands: Path, fake_time, caplog: pytest.LogCaptureFix
 # --- what ran
 
 
-def test_output(
-    node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_output(node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     path = script("echo hello world; echo $0")
     assert node.run("hello") == f"hello world\n{path}\n"
     assert node.time.slept == []
@@ -75,18 +73,12 @@ def test_output(
     assert "from 192.0.2.10: exited with exit code 0" in caplog.text
 
 
-def test_failed_command_is_told_in_ganetis_words(
-    node: Node, script: Callable[..., Path]
-) -> None:
+def test_failed_command_is_told_in_ganetis_words(node: Node, script: Callable[..., Path]) -> None:
     script("echo bad; exit 7")
-    assert node.refuse("hello") == (
-        "Restricted command 'hello' failed: exited with exit code 7; output: bad\n"
-    )
+    assert node.refuse("hello") == ("Restricted command 'hello' failed: exited with exit code 7; output: bad\n")
     assert node.time.slept == []
     script("kill -9 $$")
-    assert node.refuse("hello") == (
-        "Restricted command 'hello' failed: terminated by signal 9; output: "
-    )
+    assert node.refuse("hello") == ("Restricted command 'hello' failed: terminated by signal 9; output: ")
     assert node.time.slept == []
 
 
@@ -116,8 +108,7 @@ def test_time_limit(node: Node, script: Callable[..., Path]) -> None:
     script("exec sleep 300")
     node.limits = Limits(time_limit=0.2)
     assert node.refuse("hello") == (
-        "Restricted command 'hello' failed: terminated by signal 15,"
-        " terminated after timeout of 0.20 seconds; output: "
+        "Restricted command 'hello' failed: terminated by signal 15, terminated after timeout of 0.20 seconds; output: "
     )
     assert node.time.slept == []
 
@@ -125,9 +116,7 @@ def test_time_limit(node: Node, script: Callable[..., Path]) -> None:
 # --- what was refused
 
 
-def test_refusals_look_alike(
-    node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_refusals_look_alike(node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     script("", "unsafe").chmod(0o775)
     script("", "not-executable").chmod(0o644)
     script("", "no-interpreter", "/nonexistent")
@@ -137,10 +126,7 @@ def test_refusals_look_alike(
         node.time.slept.clear()
         assert node.refuse(name) == GENERIC % name
         assert node.time.slept == [10.0]
-    assert (
-        f"'unsafe' from 192.0.2.10: refused: '{node.commands}/unsafe' has"
-        " the mode 0775" in caplog.text
-    )
+    assert f"'unsafe' from 192.0.2.10: refused: '{node.commands}/unsafe' has the mode 0775" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -159,9 +145,7 @@ def test_refusals_look_alike(
         (7, "<int>"),
     ],
 )
-def test_bad_names(
-    node: Node, name: object, shown: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_names(node: Node, name: object, shown: str, caplog: pytest.LogCaptureFixture) -> None:
     assert node.refuse(name) == f"Executing command {shown} failed"
     assert node.time.slept == [10.0]
     for record in caplog.records:
@@ -171,9 +155,7 @@ def test_bad_names(
         assert len(message) < 300
 
 
-def test_the_reason_is_logged_before_the_delay(
-    node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_reason_is_logged_before_the_delay(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     logged = []
     node.refuse("missing", sleep=lambda _: logged.append(caplog.text))
     assert "'missing' from 192.0.2.10: refused: " in logged[0]
@@ -240,9 +222,7 @@ def test_unusable_lock_directory_refuses_unchecked(
 
 def test_disabled(node: Node, script: Callable[..., Path], tmp_path: Path) -> None:
     script(f"touch {tmp_path}/ran")
-    assert (
-        node.refuse("hello", enabled=False) == "Restricted commands disabled at configure time"
-    )
+    assert node.refuse("hello", enabled=False) == "Restricted commands disabled at configure time"
     assert not (tmp_path / "ran").exists()
     assert not node.locks.exists()
 
@@ -250,9 +230,7 @@ def test_disabled(node: Node, script: Callable[..., Path], tmp_path: Path) -> No
 # --- turns and places
 
 
-def test_a_wrong_name_shuts_out_only_its_own_address(
-    node: Node, script: Callable[..., Path]
-) -> None:
+def test_a_wrong_name_shuts_out_only_its_own_address(node: Node, script: Callable[..., Path]) -> None:
     script("echo hello")
     slept = []
 
@@ -261,10 +239,7 @@ def test_a_wrong_name_shuts_out_only_its_own_address(
         assert node.run("hello", "192.0.2.11") == "hello\n"
         assert node.run("hello", "198.51.100.1") == "hello\n"
         # A second wrong name of the same caller sits beside, then gives up.
-        assert (
-            node.refuse("missing", "192.0.2.10", limits=Limits(wait_limit=1))
-            == GENERIC % "missing"
-        )
+        assert node.refuse("missing", "192.0.2.10", limits=Limits(wait_limit=1)) == GENERIC % "missing"
 
     node.refuse("missing", sleep=sleep)
     assert slept == [10.0]
@@ -279,9 +254,7 @@ def test_all_that_are_no_candidates_share_a_lock(node: Node) -> None:
     assert node.time.slept == []
 
 
-def test_flood_answers_at_once(
-    node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_flood_answers_at_once(node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     script()
     with (
         lock.opened(str(node.locks)) as directory,
@@ -296,17 +269,12 @@ def test_flood_answers_at_once(
         assert node.run("hello", "192.0.2.10") == ""
 
 
-def test_no_more_than_eight_run(
-    node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_more_than_eight_run(node: Node, script: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     """The ninth is refused whether or not its name is right."""
     script("cat $0.fifo", "slow")
     os.mkfifo(node.commands / "slow.fifo")
     answers: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(node.run("slow", sleep=time.sleep)))
-        for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: answers.append(node.run("slow", sleep=time.sleep))) for _ in range(8)]
     for thread in threads:
         thread.start()
         patience = time.monotonic() + 60
@@ -408,9 +376,7 @@ def test_peer_that_has_gone() -> None:
 # --- the handler
 
 
-def request(
-    path: str, params: object, peer: str = "192.0.2.10", method: str = "POST"
-) -> SimpleNamespace:
+def request(path: str, params: object, peer: str = "192.0.2.10", method: str = "POST") -> SimpleNamespace:
     return SimpleNamespace(
         request_method=method,
         request_path=path,
@@ -433,20 +399,14 @@ def test_handler_passes_the_address_per_request(monkeypatch: pytest.MonkeyPatch)
     answers = {}
 
     def call(peer: str) -> None:
-        answers[peer] = json.loads(
-            ours.HandleRequest(request("/restricted_command", ["hello"], peer))
-        )
+        answers[peer] = json.loads(ours.HandleRequest(request("/restricted_command", ["hello"], peer)))
 
-    threads = [
-        threading.Thread(target=call, args=[peer]) for peer in ("192.0.2.10", "192.0.2.11")
-    ]
+    threads = [threading.Thread(target=call, args=[peer]) for peer in ("192.0.2.10", "192.0.2.11")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == {
-        peer: [True, f"hello for {peer}"] for peer in ("192.0.2.10", "192.0.2.11")
-    }
+    assert answers == {peer: [True, f"hello for {peer}"] for peer in ("192.0.2.10", "192.0.2.11")}
     assert not hasattr(ours._request, "peer")
 
 
@@ -457,9 +417,7 @@ def test_handler_forgets_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(http.HttpBadRequest):
         ours.HandleRequest(request("/version", [], method="GET"))
     assert ours._request.peer is None
-    monkeypatch.setattr(
-        handler, "run_restricted_command", lambda name, *, peer: f"{name} for {peer}"
-    )
+    monkeypatch.setattr(handler, "run_restricted_command", lambda name, *, peer: f"{name} for {peer}")
     assert ours.perspective_restricted_command(["x"]) == "x for None"
 
 
@@ -477,9 +435,7 @@ def test_handler_answers_as_ganetis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("params", [[], ["a", "b"], None, 1])
-def test_handler_with_other_parameters_runs_nothing(
-    monkeypatch: pytest.MonkeyPatch, params: object
-) -> None:
+def test_handler_with_other_parameters_runs_nothing(monkeypatch: pytest.MonkeyPatch, params: object) -> None:
     monkeypatch.setattr(handler, "run_restricted_command", lambda *_, **__: pytest.fail("ran"))
     ours = handler.NodeRequestHandler()
     status, message = json.loads(ours.HandleRequest(request("/restricted_command", params)))

@@ -21,8 +21,6 @@ print(*sorted(set(sys.modules) - before))
 
 def test_nothing_is_imported_that_the_daemon_has_not() -> None:
     places = [str(Path(__file__).parents[3]), str(Path(ganeti.__file__).parents[1])]
-    new = subprocess.check_output(
-        [sys.executable, "-c", CODE, *places], text=True, cwd="/"
-    ).split()
+    new = subprocess.check_output([sys.executable, "-c", CODE, *places], text=True, cwd="/").split()
     assert "ganeti_ext.noded.run" in new
     assert [name for name in new if name.split(".")[0] != "ganeti_ext"] == []

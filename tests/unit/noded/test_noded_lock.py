@@ -76,9 +76,7 @@ def refuse(directory: int, name: str, fake_time, **limits) -> None:
 
 
 def succeed(directory: int, name: str, fake_time, **limits) -> None:
-    with lock.turn(
-        directory, name, limits=Limits(**limits), clock=fake_time.clock, sleep=fake_time.sleep
-    ):
+    with lock.turn(directory, name, limits=Limits(**limits), clock=fake_time.clock, sleep=fake_time.sleep):
         pass
 
 
@@ -193,9 +191,7 @@ def test_success_costs_nobody_anything(directory: int, fake_time) -> None:
     assert fake_time.slept == []
 
 
-def test_refusal_sits_out_the_delay_under_the_lock(
-    tmp_path: Path, directory: int, fake_time
-) -> None:
+def test_refusal_sits_out_the_delay_under_the_lock(tmp_path: Path, directory: int, fake_time) -> None:
     taken = []
 
     def sleep(seconds: float) -> None:
@@ -206,9 +202,7 @@ def test_refusal_sits_out_the_delay_under_the_lock(
 
     with (
         pytest.raises(Refused),
-        lock.turn(
-            directory, "lock-x", limits=Limits(waiting=1), clock=fake_time.clock, sleep=sleep
-        ),
+        lock.turn(directory, "lock-x", limits=Limits(waiting=1), clock=fake_time.clock, sleep=sleep),
     ):
         raise Refused("no")
     assert taken == [10.0]
@@ -293,9 +287,7 @@ def test_the_fourth_is_refused_at_once(tmp_path: Path, directory: int, fake_time
             succeed(directory, "lock-x", fake_time, wait_limit=1)
 
 
-def test_places_do_not_concern_who_need_not_wait(
-    tmp_path: Path, directory: int, fake_time
-) -> None:
+def test_places_do_not_concern_who_need_not_wait(tmp_path: Path, directory: int, fake_time) -> None:
     locks = tmp_path / "locks"
     with held_by_another(locks / "waiting-0"):
         succeed(directory, "lock-x", fake_time, waiting=1)
@@ -459,6 +451,4 @@ def test_no_descriptor_stays_open(tmp_path: Path, fake_time) -> None:
 
 
 def test_the_clock_goes_on_while_suspended() -> None:
-    assert lock.boot_time() == pytest.approx(
-        float(Path("/proc/uptime").read_text().split()[0]), abs=60
-    )
+    assert lock.boot_time() == pytest.approx(float(Path("/proc/uptime").read_text().split()[0]), abs=60)

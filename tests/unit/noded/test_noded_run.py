@@ -80,9 +80,7 @@ def overrun(script: Callable[..., Path]) -> Callable[..., run.Result]:
             begun = True
             return 60 + time.monotonic() - over if over else 0
 
-        return run.collect(
-            run.start(str(path), path.name), limits=Limits(grace=grace), clock=clock
-        )
+        return run.collect(run.start(str(path), path.name), limits=Limits(grace=grace), clock=clock)
 
     return overrun
 
@@ -215,9 +213,7 @@ def test_missing_interpreter(script: Callable[..., Path], interpreter: str) -> N
         (r"printf '\342\202\254 \303\251'", "\u20ac \u00e9", None),
     ],
 )
-def test_end(
-    execute: Callable[..., run.Result], body: str, output: str, failure: str | None
-) -> None:
+def test_end(execute: Callable[..., run.Result], body: str, output: str, failure: str | None) -> None:
     assert execute(body) == run.Result(output, failure)
 
 
@@ -256,25 +252,19 @@ def test_last_words(overrun: Callable[..., run.Result]) -> None:
     )
 
 
-def test_who_ignores_term_is_killed_with_his_group(
-    overrun: Callable[..., run.Result], tmp_path: Path
-) -> None:
+def test_who_ignores_term_is_killed_with_his_group(overrun: Callable[..., run.Result], tmp_path: Path) -> None:
     result = overrun(
-        f"trap '' TERM; sleep 300 & echo $! > {tmp_path}/child; touch $0.ready\n"
-        "while :; do wait; done",
+        f"trap '' TERM; sleep 300 & echo $! > {tmp_path}/child; touch $0.ready\nwhile :; do wait; done",
         grace=0.3,
     )
     assert result == run.Result(
         "",
-        "terminated by signal 9, force termination after timeout of 60.00"
-        " seconds and linger for another 0.30 seconds",
+        "terminated by signal 9, force termination after timeout of 60.00 seconds and linger for another 0.30 seconds",
     )
     assert is_gone(int((tmp_path / "child").read_text()))
 
 
-def test_group_is_killed_when_its_leader_obeys(
-    overrun: Callable[..., run.Result], tmp_path: Path
-) -> None:
+def test_group_is_killed_when_its_leader_obeys(overrun: Callable[..., run.Result], tmp_path: Path) -> None:
     result = overrun(
         f"""sh -c 'trap "" TERM; echo $$ > {tmp_path}/child; touch '$0'.ready\n"""
         "while :; do sleep 0.02; done' &\nwait"
@@ -284,9 +274,7 @@ def test_group_is_killed_when_its_leader_obeys(
     assert is_gone(int((tmp_path / "child").read_text()))
 
 
-def test_the_unkillable_does_not_hold_the_answer(
-    script: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_unkillable_does_not_hold_the_answer(script: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     process = run.start(str(script("exec sleep 300")), "hello")
     with monkeypatch.context() as patch:
         patch.setattr(run, "_has_ended", lambda _: False)
@@ -294,9 +282,7 @@ def test_the_unkillable_does_not_hold_the_answer(
         times = itertools.count(0, 30)
         result = run.collect(process, clock=lambda: next(times))
     assert result.failure is not None
-    assert result.failure.startswith(
-        "unable to determine termination reason, force termination after timeout of"
-    )
+    assert result.failure.startswith("unable to determine termination reason, force termination after timeout of")
     assert process.wait(timeout=60) < 0
 
 
@@ -319,9 +305,7 @@ def test_an_error_of_ours_leaves_nothing_running(script: Callable[..., Path]) ->
 def test_a_background_child_does_not_hold_the_answer(
     execute: Callable[..., run.Result], tmp_path: Path, how: str, what: str
 ) -> None:
-    result = execute(
-        f"echo begun; {how}sh -c '{what}' &\necho $! > {tmp_path}/child", time_limit=300
-    )
+    result = execute(f"echo begun; {how}sh -c '{what}' &\necho $! > {tmp_path}/child", time_limit=300)
     child = int((tmp_path / "child").read_text())
     try:
         assert result.failure is None
@@ -336,9 +320,7 @@ def test_a_background_child_does_not_hold_the_answer(
 # --- the limit of output
 
 
-@pytest.mark.parametrize(
-    "size, cut", [(99, False), (100, False), (101, True), (1_000_000, True)]
-)
+@pytest.mark.parametrize("size, cut", [(99, False), (100, False), (101, True), (1_000_000, True)])
 def test_output_limit(execute: Callable[..., run.Result], size: int, cut: bool) -> None:
     result = execute(f"head -c {size} /dev/zero | tr '\\0' x", output_limit=100)
     expected = "x" * min(size, 100)
@@ -353,17 +335,13 @@ def test_a_cut_character(execute: Callable[..., run.Result]) -> None:
 
 
 def test_no_output_wanted(execute: Callable[..., run.Result]) -> None:
-    assert (
-        execute("echo x", output_limit=0).output == "\n[output cut: the first 0 of 2 bytes]\n"
-    )
+    assert execute("echo x", output_limit=0).output == "\n[output cut: the first 0 of 2 bytes]\n"
 
 
 def test_endless_output_ends_at_the_time_limit(overrun: Callable[..., run.Result]) -> None:
     result = overrun("echo yes; touch $0.ready; while :; do echo yes; done")
     assert result.output.startswith("yes\n")
-    assert result.failure == (
-        "terminated by signal 15, terminated after timeout of 60.00 seconds"
-    )
+    assert result.failure == ("terminated by signal 15, terminated after timeout of 60.00 seconds")
 
 
 MEASURE = """

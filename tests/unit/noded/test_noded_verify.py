@@ -183,9 +183,7 @@ def test_no_regular_file_is_refused(commands: Path, make: Callable[[Path], None]
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o700, 0o555, 0o500])
-def test_directory_mode_accepted(
-    commands: Path, script: Callable[..., Path], mode: int
-) -> None:
+def test_directory_mode_accepted(commands: Path, script: Callable[..., Path], mode: int) -> None:
     script()
     commands.chmod(mode)
     verify.verify(str(commands), "hello")
@@ -200,9 +198,7 @@ def test_directory_mode_refused(commands: Path, script: Callable[..., Path], mod
 
 
 @pytest.mark.parametrize("uid, gid", [(NOBODY, 0), (0, NOBODY)])
-def test_directory_owner_refused(
-    commands: Path, script: Callable[..., Path], uid: int, gid: int
-) -> None:
+def test_directory_owner_refused(commands: Path, script: Callable[..., Path], uid: int, gid: int) -> None:
     script()
     os.chown(commands, uid, gid)
     with pytest.raises(Refused):
@@ -236,9 +232,7 @@ def test_directory_is_reached_without_links(tmp_path: Path, link: str) -> None:
     (tmp_path / "link").symlink_to(real if link == "itself" else real.parent)
     verify.verify(str(real), "hello")
     with pytest.raises(Refused):
-        verify.verify(
-            str(tmp_path / "link" / ("" if link == "itself" else "commands")), "hello"
-        )
+        verify.verify(str(tmp_path / "link" / ("" if link == "itself" else "commands")), "hello")
 
 
 @pytest.fixture
@@ -317,9 +311,7 @@ def test_link_beyond_the_root_stays_there(commands: Path, target: Path) -> None:
     assert verify.verify(str(commands), "hello") == str(target)
 
 
-def test_links_of_directories_and_chains_accepted(
-    commands: Path, target: Path, tmp_path: Path
-) -> None:
+def test_links_of_directories_and_chains_accepted(commands: Path, target: Path, tmp_path: Path) -> None:
     (tmp_path / "by-link").symlink_to("programs")
     (target.parent / "again").symlink_to(tmp_path / "by-link" / "true")
     (commands / "hello").symlink_to("../by-link/again")
@@ -327,9 +319,7 @@ def test_links_of_directories_and_chains_accepted(
 
 
 @pytest.mark.parametrize("count, accepted", [(1, True), (40, True), (41, False)])
-def test_number_of_links(
-    commands: Path, target: Path, tmp_path: Path, count: int, accepted: bool
-) -> None:
+def test_number_of_links(commands: Path, target: Path, tmp_path: Path, count: int, accepted: bool) -> None:
     last = target
     for number in range(count - 1):
         link = tmp_path / f"link{number}"
@@ -377,9 +367,7 @@ def test_link_of_somebody_else_refused(commands: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("uid, mode", [(NOBODY, 0o755), (0, 0o777), (0, 0o775)])
-def test_link_into_a_directory_of_others_refused(
-    commands: Path, target: Path, uid: int, mode: int
-) -> None:
+def test_link_into_a_directory_of_others_refused(commands: Path, target: Path, uid: int, mode: int) -> None:
     (commands / "hello").symlink_to(target)
     os.chown(target.parent, uid, 0)
     target.parent.chmod(mode)
@@ -387,9 +375,7 @@ def test_link_into_a_directory_of_others_refused(
         verify.verify(str(commands), "hello")
 
 
-def test_link_through_a_directory_of_others_refused(
-    commands: Path, target: Path, tmp_path: Path
-) -> None:
+def test_link_through_a_directory_of_others_refused(commands: Path, target: Path, tmp_path: Path) -> None:
     """Everything at its end is root's; only the way there is not."""
     (tmp_path / "his").mkdir()
     (tmp_path / "his" / "link").symlink_to(target)
@@ -412,9 +398,7 @@ def test_link_to_a_bad_file_refused(commands: Path, target: Path, mode: int) -> 
 # --- sticky directories
 
 
-def test_nothing_but_a_directory_counts_in_a_sticky_one(
-    commands: Path, target: Path, tmp_path: Path
-) -> None:
+def test_nothing_but_a_directory_counts_in_a_sticky_one(commands: Path, target: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     (shared / "roots").mkdir(parents=True)
     shared.chmod(0o1777)
@@ -431,9 +415,7 @@ def test_nothing_but_a_directory_counts_in_a_sticky_one(
             verify.verify(str(commands), "hello")
 
 
-def test_directory_of_others_in_a_sticky_one_refused(
-    commands: Path, target: Path, tmp_path: Path
-) -> None:
+def test_directory_of_others_in_a_sticky_one_refused(commands: Path, target: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     (shared / "his").mkdir(parents=True)
     shared.chmod(0o1777)

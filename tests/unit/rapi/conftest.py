@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import fake
 import pytest
 from ganeti.rapi import connector
 
 from ganeti_ext.rapi.permissions import own_access_lists
+from tests.unit.rapi import fake
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import fake
 import pytest
 from ganeti import utils
 
 from ganeti_ext.rapi.access import AccessControl, UnsafePolicyFile, read_policy_file
+from tests.unit.rapi import fake
 
 GOOD = "version: 1\nroles:\n  r: {permissions: [tags.set]}\n"
 BETTER = "version: 1\nroles:\n  r: {permissions: [tags.get]}\n"

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import fake
 import pytest
-from fake import INSTANCE, NODE, Cluster, Server
 from ganeti import errors, http, opcodes
 
 from ganeti_ext.policy.accounts import resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.rapi.client import REASON_SOURCE, AccessClient
+from tests.unit.rapi import fake
+from tests.unit.rapi.fake import INSTANCE, NODE, Cluster, Server
 
 pytestmark = pytest.mark.usefixtures("registered")
 

@@ -7,9 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import fake
 import pytest
-from fake import INSTANCE, PAIRS, Cluster, Server
 from ganeti import http
 from ganeti.rapi import connector
 
@@ -17,6 +15,8 @@ from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.rapi.handler import RemoteApiHandler
 from ganeti_ext.rapi.permissions import own_access_lists
 from ganeti_ext.rapi.request import Request
+from tests.unit.rapi import fake
+from tests.unit.rapi.fake import INSTANCE, PAIRS, Cluster, Server
 
 pytestmark = pytest.mark.usefixtures("registered")
 

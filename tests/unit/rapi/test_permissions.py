@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import fake
 import pytest
-from fake import PAIRS, Server
 from ganeti import rapi
 from ganeti.rapi import baserlib, connector, rlib2
 
@@ -15,11 +13,13 @@ from ganeti_ext.rapi.permissions import (
     METHODS,
     OPEN_RESOURCES,
     PERMISSION_OF,
-    permission_of,
     own_access_lists,
+    permission_of,
     register_role,
     walk,
 )
+from tests.unit.rapi import fake
+from tests.unit.rapi.fake import PAIRS, Server
 
 Pair = tuple[type, str]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 
-import fake
 import pytest
-from fake import PAIRS, Server
 from ganeti import http
 
 from ganeti_ext.rapi.refuse import refusing_handler
+from tests.unit.rapi import fake
+from tests.unit.rapi.fake import PAIRS, Server
 
 
 @pytest.mark.parametrize("user", [None, "root"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import fake
 import pytest
-from fake import INSTANCE, PAIRS, Server
 from ganeti import http
 
 from ganeti_ext.rapi.handler import RemoteApiHandler
 from ganeti_ext.rapi.request import Request
+from tests.unit.rapi import fake
+from tests.unit.rapi.fake import INSTANCE, PAIRS, Server
 
 pytestmark = pytest.mark.usefixtures("registered")
 

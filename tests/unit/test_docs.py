@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the pages show is what the code takes."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from ganeti_ext.policy.accounts import resolve
+from ganeti_ext.policy.loader import load_policy
+from ganeti_ext.policy.model import Policy
+from ganeti_ext.rapi.handler import RemoteApiHandler
+from tests.unit.rapi import fake
+from tests.unit.rapi.fake import Cluster, Server
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/policy.md", "docs/ganeti-ext.7.rst"]
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page, without their indentation."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"(?:^[ ]{4,}.*\n|^\n(?=[ ]{4}))+", text, re.MULTILINE)
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+
+
+def policies(page: str) -> list[str]:
+    """The policies that a page shows: each from `version: 1` on, as far as it is indented."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.finditer(r"^( +)version: 1\n(?:\1.*\n|\n(?=\1))*", text, re.MULTILINE)
+    return [textwrap.dedent(match[0]).split("\n\n")[0] + "\n" for match in found]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_policy_that_is_shown_is_taken(page: str) -> None:
+    shown = policies(page)
+    assert shown
+    for policy in shown:
+        assert load_policy(policy.encode(), page).roles["test-operator"].permissions
+
+
+def test_the_policy_of_the_example_is_taken() -> None:
+    path = ROOT / "examples" / "test-domain" / "rapi-access.yaml"
+    assert "test-operator" in load_policy(path.read_bytes(), str(path)).roles
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_users_that_are_shown_have_no_unknown_token(page: str) -> None:
+    roles = load_policy(policies(page)[0].encode(), page).roles
+    lines = re.findall(r"^ +(\w+) +\{HA1\}\S* +(\S+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert lines
+    for name, options in lines:
+        account = resolve(options.split(","), Policy(roles))
+        assert account is None or account.problems == (), name
+
+
+def test_the_middleware_that_is_shown_does_what_it_says() -> None:
+    (source,) = [block for block in blocks("docs/middleware.md") if "class RemoteApiHandler" in block]
+    space: dict[str, type] = {}
+    with fake.unchanged_access_lists():
+        exec(source, space)
+        assert issubclass(space["RemoteApiHandler"], RemoteApiHandler)
+        cluster = Cluster({"web1.example.com": "u1", "db1.example.com": "u2"})
+        server = Server("joe tagger", cluster=cluster, cls=space["RemoteApiHandler"])
+        for name, tag, status in (("web1", "new", 200), ("web1", "owner:me", 403), ("db1", "new", 404)):
+            answer = server.ask("PUT", f"/2/instances/{name}.example.com/tags?tag={tag}", "joe")
+            assert answer.status == status, (name, tag)
+        assert server.ask("POST", "/2/instances/web1.example.com/reboot", "joe").status == 403
