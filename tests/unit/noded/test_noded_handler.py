@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ganeti import backend, errors, http, pathutils
+from ganeti import backend, errors, http, pathutils, ssconf
 from ganeti.server import noded
 
 from ganeti_ext.noded import Limits, handler, lock, run
@@ -327,7 +327,7 @@ def test_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
         def GetMasterCandidatesIPList(self) -> list[str]:
             return ["192.0.2.10"]
 
-    monkeypatch.setattr(handler.ssconf, "SimpleStore", Store)
+    monkeypatch.setattr(ssconf, "SimpleStore", Store)
     assert handler.candidate_addresses() == ["192.0.2.10"]
 
 
@@ -344,7 +344,7 @@ def test_no_candidates(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Non
         def GetMasterCandidatesIPList(self) -> list[str]:
             raise error
 
-    monkeypatch.setattr(handler.ssconf, "SimpleStore", Store)
+    monkeypatch.setattr(ssconf, "SimpleStore", Store)
     assert handler.candidate_addresses() == []
 
 

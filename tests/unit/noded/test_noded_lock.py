@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -391,7 +392,7 @@ def test_the_file_is_looked_at_again_once_locked(
     tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch, replace: bool
 ) -> None:
     path = tmp_path / "locks" / "lock-x"
-    real = lock.fcntl.flock
+    real = fcntl.flock
 
     def flock(descriptor: int, operation: int) -> None:
         monkeypatch.undo()
@@ -400,7 +401,7 @@ def test_the_file_is_looked_at_again_once_locked(
             path.touch()
         real(descriptor, operation)
 
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     assert lock._try_lock(directory, "lock-x") is None
     found = lock._try_lock(directory, "lock-x")
     assert found is not None

@@ -104,12 +104,12 @@ def test_nothing_of_his_is_run(public: Path) -> None:
                 for name in links:
                     calls += 1
                     try:
-                        path = verify.verify(str(public / "commands"), name)
+                        command = verify.verify(str(public / "commands"), name)
                     except (Refused, OSError):
                         continue
                     accepted[name] += 1
                     if accepted[name] % 50 == 1:
-                        result = run.collect(run.start(path, name))
+                        result = run.collect(run.start(command, name))
                         assert result == run.Result("good\n", None)
             assert flipper.poll() is None
         finally:

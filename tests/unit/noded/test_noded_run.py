@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ print(json.dumps({
 def execute(script: Callable[..., Path]) -> Callable[..., run.Result]:
     """Run a script and return its result."""
 
-    def execute(body: str, **limits: float) -> run.Result:
+    def execute(body: str, **limits: Any) -> run.Result:
         path = script(body)
         return run.collect(run.start(str(path), path.name), limits=Limits(**limits))
 
