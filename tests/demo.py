@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import vcluster
+from tests.cluster import vcluster
 
 NAME = "demo"
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

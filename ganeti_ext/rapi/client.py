@@ -80,6 +80,10 @@ class AccessClient:
         for op, nested in flat:
             if decision.role.scope is not None:
                 self._check_and_pin(op)
+                if nested and op.hypervisor is None:
+                    # A multi-alloc has no default for it, and the role may not choose.
+                    op.hypervisor = self._luxi.QueryClusterInfo()["default_hypervisor"]
+            _check_usable(op)
             self._stamp(op, nested)
         return self._client.SubmitJob(ops)
 
@@ -170,3 +174,17 @@ class AccessClient:
     def _not_found(self, reason: str) -> http.HttpNotFound:
         logging.warning("Refused %s of user %r as not found: %s", self._permission, self._user, reason)
         return http.HttpNotFound()
+
+
+def _check_usable(op: Any) -> None:
+    """Refuses an opcode that Ganeti or luxid would stumble over; not all handlers look.
+
+    Raises HttpBadRequest.
+    """
+    try:
+        op.Validate(False)
+        opcodes.check_values(op)
+    except errors.OpPrereqError as err:
+        raise http.HttpBadRequest(message=f"Invalid parameters: {err}") from err
+    except opcodes.UnusableParameter as err:
+        raise http.HttpBadRequest(message=str(err)) from err

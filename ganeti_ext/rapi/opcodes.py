@@ -7,6 +7,7 @@ it, is refused. The policy language will open more of it, by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,10 @@ Check = Callable[[Any], bool]
 
 class ParameterRefused(ExtError):
     """A parameter that a limited role may not set; its text names it."""
+
+
+class UnusableParameter(ExtError):
+    """A parameter that luxid could not make sense of; its text names it."""
 
 
 def _anything(_: Any) -> bool:
@@ -126,6 +131,30 @@ def permissions_of(op: Any, nested: bool) -> set[str]:
     if getattr(op, "remove_instance", False):
         return {"instances.remove"}
     return set()
+
+
+def check_values(op: Any) -> None:
+    """Refuses values over which luxid stumbles, with an error that shows its inside.
+
+    It knows no text but ASCII (it runs in the C locale), and JSON has no endless numbers.
+
+    Raises UnusableParameter.
+    """
+    for name in op.GetAllSlots():
+        if not _is_plain(getattr(op, name, None)):
+            raise UnusableParameter(f"Parameter '{name}' holds a text that is not ASCII, or a number without end")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isascii()
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return True
 
 
 def check_parameters(op: Any) -> None:

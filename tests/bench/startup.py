@@ -11,7 +11,7 @@ import argparse
 import statistics
 import sys
 
-from vcluster import Cluster
+from tests.cluster.vcluster import Cluster
 
 #: Daemon -> its port.
 DAEMONS = {"rapi": 5080, "noded": 1811}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import vcluster
+from tests.cluster import vcluster
 
 INSTANCES = ["web1.test.example.com", "web2.test.example.com", "db1.prod.example.com"]
 

@@ -13,15 +13,15 @@ from typing import Callable
 
 import pytest
 
-import vcluster
-from vcluster import Cluster, ClusterError
+from tests.cluster import vcluster
+from tests.cluster.vcluster import Cluster, ClusterError
 
 SCRIPT = os.path.abspath(vcluster.__file__)
 #: A process that makes a cluster, says so, and does nothing until it is killed.
 CALLER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from vcluster import Cluster
+from tests.cluster.vcluster import Cluster
 cluster = Cluster(nodes=1, name=sys.argv[2])
 cluster.up()
 print("up", flush=True)
@@ -52,8 +52,9 @@ def namespace(cluster: Cluster) -> str:
 
 def traces(name: str, inside: str) -> list[str]:
     """What is left of a cluster: processes, mounts, files, network devices."""
-    left = [path for path in os.listdir(vcluster.BASE) if path.startswith(name)] \
-        if os.path.exists(vcluster.BASE) else []
+    left = (
+        [path for path in os.listdir(vcluster.BASE) if path.startswith(name)] if os.path.exists(vcluster.BASE) else []
+    )
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as stream:
@@ -99,9 +100,16 @@ def test_credentials(cluster: Cluster) -> None:
 
 def test_creation_without_a_node_asks_hail(cluster: Cluster) -> None:
     body = {
-        "__version__": 1, "mode": "create", "instance_name": "new.test.example.com",
-        "disk_template": "diskless", "disks": [], "nics": [], "os_type": "noop",
-        "name_check": False, "ip_check": False, "beparams": {"memory": 128},
+        "__version__": 1,
+        "mode": "create",
+        "instance_name": "new.test.example.com",
+        "disk_template": "diskless",
+        "disks": [],
+        "nics": [],
+        "os_type": "noop",
+        "name_check": False,
+        "ip_check": False,
+        "beparams": {"memory": 128},
     }
     status, _, answer = cluster.rapi("POST", "/2/instances", user="admin", body=body)
     assert status == 200
@@ -111,8 +119,9 @@ def test_creation_without_a_node_asks_hail(cluster: Cluster) -> None:
 
 def test_failed_job(cluster: Cluster) -> None:
     job_id = cluster.luxi(
-        "SubmitJob", [{"OP_ID": "OP_INSTANCE_REBOOT", "instance_name": "none.example.com",
-                       "reboot_type": "hard", "reason": []}])
+        "SubmitJob",
+        [{"OP_ID": "OP_INSTANCE_REBOOT", "instance_name": "none.example.com", "reboot_type": "hard", "reason": []}],
+    )
     status, result = cluster.job(job_id)
     assert status == "error"
     assert "none.example.com" in str(result)
@@ -151,8 +160,15 @@ def test_run(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="no such thing(.|\n)*node1: rapi-daemon.log"):
         cluster.gnt("sh", "-c", "echo no such thing; exit 3")
     # SSH goes from node to node with the cluster's own keys.
-    ssh = cluster.run("node1", "ssh", "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null",
-                      "node3", "echo", "$SSH_CONNECTION")
+    ssh = cluster.run(
+        "node1",
+        "ssh",
+        "-oStrictHostKeyChecking=no",
+        "-oUserKnownHostsFile=/dev/null",
+        "node3",
+        "echo",
+        "$SSH_CONNECTION",
+    )
     assert ssh.stdout.split()[2] == cluster.address("node3")
 
 
@@ -169,7 +185,8 @@ def test_killed_caller_leaves_nothing(cluster: Cluster) -> None:
     before = host_files()
     with subprocess.Popen(
         [sys.executable, "-c", CALLER, os.path.dirname(SCRIPT), "killed-test"],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as caller:
         assert caller.stdout
         assert caller.stdout.readline() == "up\n"
@@ -187,8 +204,9 @@ def test_by_hand(cluster: Cluster) -> None:
     """The script's `up` outlives its process; `down` leaves nothing."""
     before = host_files()
     script = [sys.executable, SCRIPT]
-    made = subprocess.run([*script, "up", "--nodes", "1", "--name", "hand-test"],
-                          stdout=subprocess.PIPE, text=True, check=True)
+    made = subprocess.run(
+        [*script, "up", "--nodes", "1", "--name", "hand-test"], stdout=subprocess.PIPE, text=True, check=True
+    )
     try:
         commands = dict(line.split(None, 1) for line in made.stdout.splitlines())
         inside = namespace(Cluster.attach("hand-test"))

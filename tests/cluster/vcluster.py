@@ -374,11 +374,17 @@ class Cluster:
             self._prepare_nodes()
             self._progress("cluster on node1")
             self.gnt(
-                "gnt-cluster", "init", "--no-etc-hosts", "--no-ssh-init", "--master-netdev=lo",
+                "gnt-cluster",
+                "init",
+                "--no-etc-hosts",
+                "--no-ssh-init",
+                "--master-netdev=lo",
                 "--enabled-disk-templates=" + ",".join(self._disk_templates),
-                "--enabled-hypervisors=fake", "--default-iallocator=hail",
+                "--enabled-hypervisors=fake",
+                "--default-iallocator=hail",
                 "--nic-parameters=mode=bridged,link=br0",
-                "--ipolicy-bounds-specs=" + IPOLICY, "cluster",
+                "--ipolicy-bounds-specs=" + IPOLICY,
+                "cluster",
             )
             self._progress("the other nodes")
             # Two at a time is a third quicker; Ganeti's locks keep them apart.
@@ -416,8 +422,12 @@ class Cluster:
             self._write_host_files()
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", os.path.abspath(__file__), "_keeper", self.name, str(os.getpid()), str(lock)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                pass_fds=[lock], start_new_session=True, cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[lock],
+                start_new_session=True,
+                cwd="/",
             )
         finally:
             os.close(lock)  # from here on the keeper holds it
@@ -448,8 +458,16 @@ class Cluster:
         self.enter("/usr/sbin/sshd")
         self._progress(f"{len(self.nodes)} nodes")
         self.enter(
-            "/usr/lib/ganeti/tools/vcluster-setup", "-E", "-N", "-c", str(len(self.nodes)),
-            "-p", "192.0.2", "-n", "br0", self.root,
+            "/usr/lib/ganeti/tools/vcluster-setup",
+            "-E",
+            "-N",
+            "-c",
+            str(len(self.nodes)),
+            "-p",
+            "192.0.2",
+            "-n",
+            "br0",
+            self.root,
         )
         for node in self.nodes:
             lines = [f"MOND_ARGS='-b {self.address(node)}'"]
@@ -469,13 +487,24 @@ class Cluster:
     # -- commands
 
     def _execute(
-        self, argv: Sequence[str], check: bool = True, input: str | None = None,  # noqa: A002
-        env: Mapping[str, str] | None = None, timeout: float = 180,
+        self,
+        argv: Sequence[str],
+        check: bool = True,
+        input: str | None = None,  # noqa: A002
+        env: Mapping[str, str] | None = None,
+        timeout: float = 180,
     ) -> subprocess.CompletedProcess[str]:
         try:
             done = subprocess.run(
-                argv, input=input or "", capture_output=True, check=False, encoding="utf-8",
-                errors="replace", cwd="/", umask=0o022, timeout=timeout,
+                argv,
+                input=input or "",
+                capture_output=True,
+                check=False,
+                encoding="utf-8",
+                errors="replace",
+                cwd="/",
+                umask=0o022,
+                timeout=timeout,
                 env={**ENVIRONMENT, **(env or {})},
             )
         except subprocess.TimeoutExpired as err:
@@ -497,13 +526,16 @@ class Cluster:
 
     def enter(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command inside, but not as on a node; options as of `run`."""
-        return self._execute(
-            ["nsenter", "-t", str(self._init), "-m", "-n", "-p", "-r", "-w", "--", *argv], **options
-        )
+        return self._execute(["nsenter", "-t", str(self._init), "-m", "-n", "-p", "-r", "-w", "--", *argv], **options)
 
     def run(
-        self, node: str, *argv: str, check: bool = True, input: str | None = None,  # noqa: A002
-        env: Mapping[str, str] | None = None, timeout: float = 180,
+        self,
+        node: str,
+        *argv: str,
+        check: bool = True,
+        input: str | None = None,  # noqa: A002
+        env: Mapping[str, str] | None = None,
+        timeout: float = 180,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as on that node, without a shell; stdout and stderr as text.
 
@@ -511,9 +543,7 @@ class Cluster:
         and it fails, or when the time is over (what it started then runs on until down()).
         """
         variables = {"GANETI_ROOTDIR": os.path.join(self.root, node), "GANETI_HOSTNAME": node}
-        return self.enter(
-            *argv, check=check, input=input, env={**variables, **(env or {})}, timeout=timeout
-        )
+        return self.enter(*argv, check=check, input=input, env={**variables, **(env or {})}, timeout=timeout)
 
     def gnt(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """`run` on the master."""
@@ -538,7 +568,10 @@ class Cluster:
     # -- daemons
 
     def restart(
-        self, daemon: str, node: str | None = None, env: Mapping[str, str] | None = None,
+        self,
+        daemon: str,
+        node: str | None = None,
+        env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
     ) -> None:
         """Stop and start a daemon ("rapi", "noded", …; on the master unless named).
@@ -624,8 +657,14 @@ class Cluster:
         return result[0]
 
     def rapi(
-        self, method: str, path: str, user: str | None = None, password: str | None = None,
-        body: Any = None, headers: Mapping[str, str] | None = None, timeout: float = 60,
+        self,
+        method: str,
+        path: str,
+        user: str | None = None,
+        password: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request over TLS: (status, headers, body). Can be called from many threads.
 
@@ -731,9 +770,7 @@ class Cluster:
         """Make one instance and wait; see `add_instances`."""
         self.add_instances([name], node, **fields)
 
-    def add_instances(
-        self, instances: Sequence[str], node: str | None = None, **fields: Any
-    ) -> None:
+    def add_instances(self, instances: Sequence[str], node: str | None = None, **fields: Any) -> None:
         """Make instances, all at once, and wait: diskless, noop, no NIC, 128 MiB, started.
 
         On `node`, or on the nodes in turn. `fields` are more fields of OpInstanceCreate, e.g.
@@ -742,11 +779,20 @@ class Cluster:
         jobs = []
         for name in instances:
             opcode = {
-                "OP_ID": "OP_INSTANCE_CREATE", "mode": "create", "instance_name": name,
+                "OP_ID": "OP_INSTANCE_CREATE",
+                "mode": "create",
+                "instance_name": name,
                 "pnode": node or self.nodes[self._next_node % len(self.nodes)],
-                "disk_template": "diskless", "disks": [], "nics": [], "os_type": "noop",
-                "hypervisor": "fake", "beparams": {"memory": 128, "vcpus": 1},
-                "name_check": False, "ip_check": False, "reason": [], **fields,
+                "disk_template": "diskless",
+                "disks": [],
+                "nics": [],
+                "os_type": "noop",
+                "hypervisor": "fake",
+                "beparams": {"memory": 128, "vcpus": 1},
+                "name_check": False,
+                "ip_check": False,
+                "reason": [],
+                **fields,
             }
             self._next_node += 1
             jobs.append([opcode])
@@ -793,7 +839,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.command == "up":
         cluster = Cluster(
-            options.nodes, options.instances, name=options.name, keep=True,
+            options.nodes,
+            options.instances,
+            name=options.name,
+            keep=True,
             progress=lambda text: print(text, file=sys.stderr),
         )
         print("\n".join(_describe(cluster.up())))

@@ -208,7 +208,7 @@ class Client:
 
     def QueryClusterInfo(self) -> Any:
         self._note("QueryClusterInfo")
-        return {"name": "cluster.example.com"}
+        return {"name": "cluster.example.com", "default_hypervisor": "fake"}
 
     def QueryFilters(self, uuids: Any, fields: list[str]) -> Any:
         self._note("QueryFilters", uuids, fields)

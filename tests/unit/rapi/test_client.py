@@ -116,6 +116,7 @@ def test_a_multi_alloc_carries_its_stamp_outside_only(server: Server) -> None:
     assert [entry[0] for entry in op["reason"]].count(REASON_SOURCE) == 1
     assert [nested["reason"] for nested in op["instances"]] == [[]]
     assert [nested["name_check"] for nested in op["instances"]] == [False]
+    assert [nested["hypervisor"] for nested in op["instances"]] == ["fake"]
 
 
 @pytest.mark.parametrize("user", ["she", "boss"])
@@ -516,8 +517,27 @@ def test_one_bad_opcode_stops_the_whole_job(cluster: Cluster) -> None:
 
 
 def test_an_export_that_removes_needs_the_removal(cluster: Cluster) -> None:
-    op = opcodes.OpBackupExport(instance_name=INSTANCE, remove_instance=True)
+    op = opcodes.OpBackupExport(instance_name=INSTANCE, target_node="node1", remove_instance=True)
     with refused("instances.remove"):
         client("+instances.export.create", "instances.export.create", cluster).SubmitJob([op])
     client("+instances.export.create,+instances.remove", "instances.export.create", cluster).SubmitJob([op])
     assert len(cluster.submitted) == 1
+
+
+@pytest.mark.parametrize("value", [5, ["noop"]])
+def test_what_its_handler_has_not_looked_at_is_looked_at(cluster: Cluster, value: Any) -> None:
+    """A reinstallation's opcodes are made without a check of their types."""
+    op = opcodes.OpInstanceReinstall(instance_name=INSTANCE, os_type=value)
+    with pytest.raises(http.HttpBadRequest) as caught:
+        client("instance_write", "instances.reinstall", cluster).SubmitJob([op])
+    assert "os_type" in caught.value.message
+    assert cluster.submitted == []
+
+
+@pytest.mark.parametrize("value", ["\u00e4", "\ud800", {"\u00e4": 1}, [1, ["\u00e4"]], float("inf"), float("nan")])
+def test_what_luxid_stumbles_over_does_not_reach_it(cluster: Cluster, value: Any) -> None:
+    op = opcodes.OpInstanceSetParams(instance_name=INSTANCE, beparams={"memory": value})
+    with pytest.raises(http.HttpBadRequest) as caught:
+        client("instance_write", "instances.modify", cluster).SubmitJob([op])
+    assert "'beparams'" in caught.value.message
+    assert cluster.submitted == []
