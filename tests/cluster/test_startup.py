@@ -127,6 +127,22 @@ def test_rapi_refuses(cluster: Cluster, kind: str) -> None:
     assert cluster.rapi("GET", "/2/instances", user="admin")[0] == 200
 
 
+def test_rapi_refuses_without_our_code(cluster: Cluster) -> None:
+    """A broken installation: a new master is not left without its other daemons, nor open."""
+    try:
+        with tempfile.TemporaryDirectory(dir=cluster.root) as empty:
+            os.chmod(empty, 0o755)
+            with mounted(cluster, empty, "/usr/lib/python3/dist-packages/ganeti_ext"):
+                cluster.restart("rapi")
+        for method, path in (("GET", "/2/instances"), ("GET", "/version"), ("PUT", "/2/modify")):
+            status, _, answer = cluster.rapi(method, path, user="admin")
+            assert (status, "ganeti_ext does not load" in json.loads(answer)["message"]) == (503, True)
+        assert check(cluster, "rapi", "node1") == 0
+    finally:
+        cluster.restart("rapi")
+    assert cluster.rapi("GET", "/2/instances", user="admin")[0] == 200
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "reason"),
     [
