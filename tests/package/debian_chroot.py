@@ -36,6 +36,9 @@ ENVIRONMENT = {
 }
 
 MAKE_COPY = """
+# What has to be made private is the mount that "/" lies on. In a chroot that is further up:
+# entering one's own mount namespace leads there.
+nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
@@ -67,7 +70,7 @@ class Chroot:
 
     def __init__(self, base: Path) -> None:
         self._first = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--kill-child"]
+            ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
             + ["sh", "-ec", MAKE_COPY, "sh", str(base)],
             stdout=subprocess.PIPE,
             text=True,
@@ -93,7 +96,7 @@ class Chroot:
 
     def command(self, *argv: str) -> list[str]:
         """The command line that runs argv in here."""
-        enter = ["nsenter", "--target", self._init, "--mount", "--net", "--uts", "--pid"]
+        enter = ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
         return [*enter, "chroot", "/mnt/root", *argv]
 
     def run(self, *argv: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
