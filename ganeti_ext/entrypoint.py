@@ -78,6 +78,9 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
 
     def prepare_with_policy(prepare: Callable[..., Any]) -> Callable[..., Any]:
         def prep_rapi(options: Any, args: Any) -> Any:
+            unknown = permissions.unknown_endpoints(importlib.import_module("ganeti.rapi.connector").CONNECTOR)
+            if unknown:
+                logging.warning("Not known to this ganeti-ext, so they need write: %s", ", ".join(unknown))
             control.load_policy()  # before Ganeti loads the users, which need its roles
             prepared = prepare(options, args)
             _watch_policy(access.POLICY_FILE, control.load_policy)

@@ -89,6 +89,15 @@ def walk(connector: Mapping[Any, type]) -> list[tuple[type, str]]:
     ]
 
 
+def unknown_endpoints(connector: Mapping[Any, type]) -> list[str]:
+    """What the daemon serves without our knowing its permission, as `CLASS METHOD`."""
+    return [
+        f"{resource.__name__} {method}"
+        for resource, method in walk(connector)
+        if resource.__name__ not in OPEN_RESOURCES and permission_of(resource, method) is None
+    ]
+
+
 def own_access_lists(connector: Mapping[Any, type]) -> None:
     """Gives each class of the connection map `*_ACCESS` lists of its own.
 

@@ -28,8 +28,6 @@ FILES = {
     "ganeti.backend_unittest.py": 97,
 }
 
-pytestmark = pytest.mark.skipif(not TESTS.is_dir(), reason="ganeti-testsuite is not installed")
-
 
 class Outcome(NamedTuple):
     """What a run of a file of tests came to."""

@@ -101,6 +101,14 @@ def test_walking_finds_written_and_generated_methods() -> None:
     assert walk({"/a": Written, "/b": Generated, "/c": Written}) == [(Written, "GET"), (Generated, "PUT")]
 
 
+def test_an_endpoint_of_a_later_ganeti_is_told() -> None:
+    class R_2_later:
+        def GET(self) -> None: ...
+
+    assert permissions.unknown_endpoints(connector.CONNECTOR) == []
+    assert permissions.unknown_endpoints({**connector.CONNECTOR, "/2/later": R_2_later}) == ["R_2_later GET"]
+
+
 # The access lists.
 
 
