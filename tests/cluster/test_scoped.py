@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from ganeti import opcodes
 
 from tests.cluster.test_unconfigured import unconfigure
 from tests.cluster.vcluster import Cluster
@@ -228,8 +229,8 @@ def test_own_is_allowed(tenancy: Tenancy) -> None:
         jobs = [tenancy.submit(*request) for request in on(OWN, ON_INSTANCE)]
         stored = [tenancy.stored(job) for job in jobs]
     uuid = tenancy.uuid(OWN)
-    for request, opcodes in zip(ON_INSTANCE, stored):
-        for opcode in opcodes:
+    for request, submitted in zip(ON_INSTANCE, stored):
+        for opcode in submitted:
             assert opcode.get("instance_name", opcode.get("name")) == OWN, request
             if not opcode["OP_ID"].startswith("OP_TAGS"):
                 assert opcode["instance_uuid"] == uuid, request
@@ -368,6 +369,8 @@ def test_other_kinds_and_the_cluster(tenancy: Tenancy) -> None:
 
 # --- parameters --------------------------------------------------------------------------
 
+MODIFY_DEFAULTS = {name: default for name, default, _, _ in opcodes.OpInstanceSetParams.OP_PARAMS}
+
 #: Every parameter of threats.md that an opcode of Ganeti 3.0 has, with a value of the right type.
 OUTSIDE_CREATE: dict[str, Any] = {
     "hvparams": {"kvm_path": "/tmp/evil"},
@@ -443,8 +446,9 @@ OUTSIDE: dict[tuple[str, str], dict[str, Any]] = {
         "offline": True,
         "runtime_mem": 64,
         "conflicts_check": False,
-        "hotplug": True,
-        "hotplug_if_possible": True,
+        # 3.1 has it as its default, and no hotplug_if_possible any more.
+        "hotplug": not MODIFY_DEFAULTS["hotplug"],
+        **{key: True for key in MODIFY_DEFAULTS if key == "hotplug_if_possible"},
         "instance_communication": True,
         **COMMON,
     },

@@ -18,6 +18,8 @@ from ganeti_ext import compat, entrypoint
 #: Its tests look for their data below the directory that they are started in.
 TESTSUITE = Path("/usr/share/ganeti/testsuite")
 TESTS = TESTSUITE / "test" / "py"
+if (TESTS / "legacy").is_dir():  # from 3.1 on
+    TESTS = TESTS / "legacy"
 
 
 def main(arguments: list[str]) -> None:

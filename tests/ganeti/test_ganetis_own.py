@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.ganeti.run_patched import TESTS
+
 RUNNER = Path(__file__).with_name("run_patched.py")
 ROOT = Path(__file__).parents[2]
-TESTS = Path("/usr/share/ganeti/testsuite/test/py")
 
 #: Files of tests of what we patch, and how many tests of theirs 3.0.2 has.
 FILES = {

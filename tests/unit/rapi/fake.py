@@ -66,6 +66,7 @@ BODY_OF: dict[tuple[str, str], Any] = {
     ("R_2_groups", "POST"): {"name": "group2"},
     ("R_2_groups_name_assign_nodes", "PUT"): {"nodes": [NODE]},
     ("R_2_groups_name_rename", "PUT"): {"new_name": "group2"},
+    ("R_2_networks_name_rename", "PUT"): {"new_name": "network2"},
     ("R_2_instances", "POST"): CREATION,
     ("R_2_instances_multi_alloc", "POST"): {"instances": [NESTED_CREATION]},
     ("R_2_instances_name_disk_grow", "POST"): {"amount": 1024},
