@@ -10,7 +10,7 @@ SOURCES = setup.py $(shell find ganeti_ext sbin debian docs examples -type f -no
 
 demo: install
 	tests/install-deps demo
-	PYTHONPATH=tests/cluster $(PYTHON) tests/demo.py
+	$(PYTHON) -m tests.demo
 
 demo-stop:
 	$(PYTHON) tests/cluster/vcluster.py down demo
@@ -27,7 +27,7 @@ lint: build/lint/done
 
 bench: install
 	tests/install-deps demo
-	PYTHONPATH=tests/cluster $(PYTHON) tests/bench/startup.py
+	$(PYTHON) -m tests.bench.startup
 
 deb: build/deb/done
 
