@@ -59,6 +59,8 @@ def noded_patches() -> list[Patch]:
 
 def rapi_patches(middleware: str | None) -> list[Patch]:
     """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
+    from ganeti.rapi import connector
+
     from ganeti_ext.rapi import access, handler, permissions, users
     from ganeti_ext.rapi.middleware import load_middleware
 
@@ -72,13 +74,13 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         control.has_middleware = True
         return load_middleware(middleware, handler.RemoteApiHandler)
 
-    def separate_lists(connector: Any) -> Any:
-        permissions.own_access_lists(connector)
-        return connector
+    def separate_lists(connections: Any) -> Any:
+        permissions.own_access_lists(connections)
+        return connections
 
     def prepare_with_policy(prepare: Callable[..., Any]) -> Callable[..., Any]:
         def prep_rapi(options: Any, args: Any) -> Any:
-            unknown = permissions.unknown_endpoints(importlib.import_module("ganeti.rapi.connector").CONNECTOR)
+            unknown = permissions.unknown_endpoints(connector.CONNECTOR)
             if unknown:
                 logging.warning("Not known to this ganeti-ext, so they need write: %s", ", ".join(unknown))
             control.load_policy()  # before Ganeti loads the users, which need its roles
@@ -207,7 +209,7 @@ def run_rapi() -> int:
         from ganeti_ext.rapi.refuse import refusing_handler
 
         server.RemoteApiHandler = refusing_handler(reason)
-    return _exit_status(server.Main())
+    return server.Main() or 0
 
 
 def run_noded() -> int:
@@ -222,7 +224,7 @@ def run_noded() -> int:
         reason = _reason(err)
         print(f"ganeti-noded: runs without ganeti-ext: {reason}", file=sys.stderr)
         _log_at_start(server, f"Runs without ganeti-ext: {reason}")
-    return _exit_status(server.Main())
+    return server.Main() or 0
 
 
 def _import_server(name: str) -> Any:
@@ -250,7 +252,3 @@ def _log_at_start(server: Any, line: str) -> None:
         return prepare(*args)
 
     server.PrepNoded = prep_noded
-
-
-def _exit_status(value: int | None) -> int:
-    return value or 0

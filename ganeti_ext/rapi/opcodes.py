@@ -44,6 +44,7 @@ def _each(check: Check) -> Check:
 
 
 _BEPARAMS = _only("memory", "minmem", "maxmem", "vcpus", "auto_balance", "always_failover")
+_DISK_NUMBERS = _each(lambda disk: isinstance(disk, int))
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Rule:
 
 
 _NO_DNS = {"name_check": False, "ip_check": False}
+_TAGS = Rule(names=("name",), settable={"kind": lambda value: value == "instance", "tags": _anything})
 
 
 def _instance(**settable: Check) -> Rule:
@@ -94,14 +96,14 @@ RULES = {
     "OpInstanceRename": Rule(names=("instance_name",), new_names=("new_name",), written=_NO_DNS),
     "OpInstanceMigrate": _instance(mode=_anything, live=_anything),
     "OpInstanceFailover": _instance(),
-    "OpInstanceReplaceDisks": _instance(mode=_anything, disks=_each(lambda disk: isinstance(disk, int))),
+    "OpInstanceReplaceDisks": _instance(mode=_anything, disks=_DISK_NUMBERS),
     "OpInstanceActivateDisks": _instance(wait_for_sync=_anything),
     "OpInstanceDeactivateDisks": _instance(),
-    "OpInstanceRecreateDisks": _instance(disks=_each(lambda disk: isinstance(disk, int))),
+    "OpInstanceRecreateDisks": _instance(disks=_DISK_NUMBERS),
     "OpInstanceSetParams": _instance(beparams=_BEPARAMS),
     "OpInstanceGrowDisk": _instance(disk=_anything, amount=_anything, absolute=_anything, wait_for_sync=_anything),
-    "OpTagsSet": Rule(names=("name",), settable={"kind": lambda value: value == "instance", "tags": _anything}),
-    "OpTagsDel": Rule(names=("name",), settable={"kind": lambda value: value == "instance", "tags": _anything}),
+    "OpTagsSet": _TAGS,
+    "OpTagsDel": _TAGS,
 }
 
 #: Fields of every opcode that change nothing outside it; the trail is the client's to write.

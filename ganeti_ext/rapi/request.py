@@ -93,8 +93,7 @@ class Request:
             return  # the one whose body is a text; its handler looks
         if self.body is None and (name, self.method) not in _BODY_REQUIRED:
             return
-        if not isinstance(self.body, dict):
-            raise http.HttpBadRequest(message="The body must be a JSON object")
+        _dict(self.body)
 
     @functools.cached_property
     def objects(self) -> tuple[tuple[str, str], ...]:
