@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Makes a target with the package that is installed already."""
-    command = ["make", "--assume-old=install", *arguments]
+    command = ["make", "--no-print-directory", "--assume-old=install", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
