@@ -7,20 +7,82 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ganeti_ext.policy.model import BUILTIN, Policy, Role
+from ganeti_ext.policy.model import BUILTIN, Deny, Policy, Role, Target
 from ganeti_ext.policy.vocabulary import PERMISSIONS, PLAIN_ROLES
 
 
 @dataclass(frozen=True)
-class Account:
-    """What a user with a token of ours may do, and what was wrong with his tokens.
+class Grants:
+    """What some tokens grant to whoever has them, and what is wrong with them.
 
-    `grants` maps each permission to the roles that give it, unscoped ones first, so that a
+    `roles` maps each permission to the roles that give it, unscoped ones first, so that a
     decision looks up one permission whatever the number of roles.
     """
 
-    grants: Mapping[str, tuple[Role, ...]]
+    roles: Mapping[str, tuple[Role, ...]]
     problems: tuple[str, ...] = ()
+
+
+#: What Ganeti's own check has to narrow: an account without a token of ours that a deny can match.
+EVERYTHING = Grants(dict.fromkeys(PERMISSIONS, (BUILTIN["admin"],)))
+
+
+class Account:
+    """One user's rights: what his tokens grant, less what the policy's denies take away.
+
+    Roles and denies with `{user}` in them are bound to his name when they are first needed.
+    """
+
+    __slots__ = ("user", "grants", "policy", "_roles", "_one_of", "_denies")
+
+    def __init__(self, user: str, grants: Grants, policy: Policy) -> None:
+        self.user = user
+        self.grants = grants
+        self.policy = policy
+        self._roles: dict[str, tuple[Role, ...]] = {}
+        self._one_of: dict[str, Role | None] = {}
+        self._denies: tuple[Deny, ...] | None = None
+
+    def roles(self, permission: str) -> tuple[Role, ...]:
+        """The roles that grant a permission, unscoped ones first."""
+        try:
+            return self._roles[permission]
+        except KeyError:
+            roles = [self._bind(role) for role in self.grants.roles.get(permission, ())]
+            found = self._roles[permission] = tuple(role for role in roles if role is not None)
+            return found
+
+    def _bind(self, role: Role) -> Role | None:
+        """The user's own role of that name: always the same object."""
+        if role.name not in self._one_of:
+            self._one_of[role.name] = role.bound(self.user) if role.per_user else role
+        return self._one_of[role.name]
+
+    @property
+    def denies(self) -> tuple[Deny, ...]:
+        """The denies that are about this user."""
+        if self._denies is None:
+            self._denies = tuple(deny.bound(self.user) for deny in self.policy.denies if deny.concerns(self.user))
+        return self._denies
+
+    def denied(self, permissions: Iterable[str], targets: Iterable[Target]) -> Deny | None:
+        """The deny that refuses a request, if one does: one object that it matches is enough."""
+        needed = set(permissions)
+        touched = list(targets)
+        for deny in self.denies:
+            if not needed.isdisjoint(deny.permissions) and (
+                not deny.objects or any(deny.matches(target) for target in touched)
+            ):
+                return deny
+        return None
+
+    def hides(self, permission: str, kind: str) -> tuple[Deny, ...]:
+        """The denies that take some objects of a kind out of what a permission shows."""
+        return tuple(
+            deny
+            for deny in self.denies
+            if permission in deny.permissions and (not deny.objects or kind in deny.objects)
+        )
 
 
 def is_ours(token: str) -> bool:
@@ -34,7 +96,7 @@ def nearest(word: str, words: Iterable[str], text: str = "; did you mean {!r}?")
     return text.format(found[0]) if found else ""
 
 
-def resolve(tokens: Iterable[str], policy: Policy) -> Account | None:
+def resolve(tokens: Iterable[str], policy: Policy) -> Grants | None:
     """Works out what a user's tokens grant; None for an account that is Ganeti's alone.
 
     The rules are those of the design, 3.1. Nothing is ever granted by a token that is not
@@ -69,7 +131,7 @@ def resolve(tokens: Iterable[str], policy: Policy) -> Account | None:
                     f"unknown permission {token!r}, so the account is granted nothing"
                     + nearest(token[1:], PERMISSIONS, "; did you mean '-{}'?")
                 )
-                return Account({}, tuple(problems))
+                return Grants({}, tuple(problems))
         else:
             name = token[1:] if token.startswith("+") else token
             if name in PERMISSIONS:
@@ -90,4 +152,16 @@ def resolve(tokens: Iterable[str], policy: Policy) -> Account | None:
     for role in sorted(dict.fromkeys(roles), key=lambda role: role.scope is not None):
         for permission in role.permissions - removed:
             grants[permission] = (*grants.get(permission, ()), role)
-    return Account(grants, tuple(problems))
+    return Grants(grants, tuple(problems))
+
+
+def account_of(user: str, grants: Grants | None, policy: Policy) -> Account | None:
+    """The account of a user; None if nothing of ours is about him.
+
+    A user whose tokens are Ganeti's alone has one if a deny is about him (design, 3.1).
+    """
+    if grants is not None:
+        return Account(user, grants, policy)
+    if any(deny.concerns(user) for deny in policy.denies):
+        return Account(user, EVERYTHING, policy)
+    return None

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ganeti_ext.policy.accounts import Account
-from ganeti_ext.policy.model import Role
+from ganeti_ext.policy.model import Role, Target
 
 
 class Refusal(enum.Enum):
@@ -16,15 +17,25 @@ class Refusal(enum.Enum):
 
     PERMISSION = "permission"  # he may not do such a thing at all: he is told which
     OUTSIDE = "outside"  # not to these objects: for him they do not exist
+    PARAMETER = "parameter"  # not like this: he is told which parameter
+    PLACE = "place"  # he must say where
+    DENIED = "denied"  # a deny forbids what a role grants
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer: the role that granted everything, or why none did."""
+    """The answer: the role that granted everything, or why none did.
+
+    `rule` names the role or the deny that decided. `places` are the groups that new objects
+    must be put into, by their names. `warning` is what a role in mode warn let through.
+    """
 
     role: Role | None
     refusal: Refusal | None = None
     reason: str = ""
+    rule: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+    warning: str = ""
 
     @property
     def allowed(self) -> bool:
@@ -32,30 +43,118 @@ class Decision:
         return self.role is not None
 
 
-def decide(account: Account, permissions: Iterable[str], objects: Iterable[tuple[str, str]]) -> Decision:
-    """Decides on a request that needs all `permissions` and touches all `objects`.
-
-    One role must grant all of it (design, 3.3): two roles that each grant a half do not add
-    up, or the objects of one would be open to the permissions of the other. `objects` are
-    (kind, name) pairs.
-    """
-    needed = list(permissions)
-    roles: list[Role] = []
-    for number, permission in enumerate(needed):
-        granting = account.grants.get(permission, ())
+def granting_roles(account: Account, permissions: Sequence[str]) -> Decision | tuple[Role, ...]:
+    """The roles of which each grants all of some permissions; a refusal if there is none."""
+    roles: tuple[Role, ...] = ()
+    for number, permission in enumerate(permissions):
+        granting = account.roles(permission)
         if not granting:
             return Decision(None, Refusal.PERMISSION, f"permission {permission} is not granted")
-        roles = list(granting) if number == 0 else [role for role in roles if role in granting]
-    if not roles:
-        if not needed:
-            return Decision(None, Refusal.PERMISSION, "the request needs no known permission")
-        return Decision(None, Refusal.PERMISSION, f"no one role grants {' and '.join(sorted(set(needed)))} together")
+        roles = granting if number == 0 else tuple(role for role in roles if role in granting)
+    if roles:
+        return roles
+    if not permissions:
+        return Decision(None, Refusal.PERMISSION, "the request needs no known permission")
+    return Decision(None, Refusal.PERMISSION, f"no one role grants {' and '.join(sorted(set(permissions)))} together")
 
-    touched = list(objects)
+
+def decide(
+    account: Account,
+    permissions: Sequence[str],
+    targets: Sequence[Target],
+    values: Sequence[tuple[str, Any]] = (),
+    groups: Iterable[str] = (),
+) -> Decision:
+    """Decides on a request that needs all `permissions`, touches all `targets` and sets `values`.
+
+    One role must grant all of it (design, 3.3): two roles that each grant a half do not add
+    up, or the objects of one would be open to the permissions of the other. `values` are pairs of a
+    parameter's name and its value. `groups` are the names of the cluster's groups, for objects
+    whose place is not chosen yet.
+    """
+    roles = granting_roles(account, permissions)
+    if isinstance(roles, Decision):
+        return roles
+    deny = account.denied(permissions, targets) if account.denies else None
+    refused: Decision | None = None
     for role in roles:
-        if all(role.covers(kind, name) for kind, name in touched):
-            return Decision(role, reason=f"granted by role {role.name}")
-    # A role without a scope hides nothing: its user may know that it is about one kind.
-    refusal = Refusal.OUTSIDE if any(role.scope is not None for role in roles) else Refusal.PERMISSION
-    names = ", ".join(f"{kind} {name!r}" if name else f"the {kind}" for kind, name in touched)
-    return Decision(None, refusal, f"{names}: outside of role {', '.join(role.name for role in roles)}")
+        decision = _by_role(role, targets, values, groups)
+        if decision.allowed:
+            if deny is not None:
+                return Decision(None, Refusal.DENIED, f"{deny.name} forbids it", deny.name)
+            return decision
+        # What is inside of a role and refused by its parameters tells more than what is outside.
+        if refused is None or refused.refusal is Refusal.OUTSIDE:
+            refused = decision
+    assert refused is not None
+    for role in roles:
+        if role.warn:
+            if deny is not None:
+                return Decision(None, Refusal.DENIED, f"{deny.name} forbids it", deny.name)
+            return Decision(role, rule=f"role {role.name}", reason="mode: warn", warning=refused.reason)
+    if refused.refusal is Refusal.OUTSIDE and not all(role.limited for role in roles):
+        # A role without a scope hides nothing: its user may know that it is about one kind.
+        return Decision(None, Refusal.PERMISSION, refused.reason, refused.rule)
+    return refused
+
+
+def _by_role(
+    role: Role, targets: Sequence[Target], values: Sequence[tuple[str, Any]], groups: Iterable[str]
+) -> Decision:
+    """What one role says."""
+    places: dict[str, str] = {}
+    for target in targets:
+        if role.covers(target):
+            if target.groups is None and role.scope is not None and role.scope.nodes:
+                place = _place(role, target, groups)  # its nodes have to be inside, too
+            else:
+                continue
+        elif target.groups is None and role.scope is not None:
+            place = _place(role, target, groups)
+        else:
+            return _outside(role, targets)
+        if isinstance(place, Decision):
+            return place
+        places[target.name] = place
+    if role.parameters is not None:
+        reason = role.parameters.refusal(values)
+        if reason:
+            return Decision(None, Refusal.PARAMETER, f"{reason}, by role {role.name}", f"role {role.name}")
+    return Decision(role, None, f"granted by role {role.name}", f"role {role.name}", places)
+
+
+def _place(role: Role, target: Target, groups: Iterable[str]) -> Decision | str:
+    """The one group in which a new object is inside of the role, where it is for the allocator to choose."""
+    scope = role.scope
+    assert scope is not None
+    fitting = [
+        group
+        for group in groups
+        if role.covers(target._replace(groups=frozenset([group])))
+        # That the nodes are inside can be told from the group alone, or the request names them.
+        and (
+            not scope.nodes
+            or any(not one.name and not one.tag and _in_group(one.group, group) for one in scope.nodes)
+        )
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        return Decision(
+            None,
+            Refusal.PLACE,
+            f"parameter group_name must name one of the groups {', '.join(sorted(fitting))}",
+            f"role {role.name}",
+        )
+    if scope.nodes and scope.may_hold(target.kind, target.name):
+        return Decision(None, Refusal.PLACE, "parameter pnode must name a node of the role", f"role {role.name}")
+    return _outside(role, [target])
+
+
+def _in_group(patterns: Iterable[Any], group: str) -> bool:
+    return any(pattern.matches(group) for pattern in patterns)
+
+
+def _outside(role: Role, targets: Sequence[Target]) -> Decision:
+    names = ", ".join(f"{target.kind} {target.name!r}" if target.name else f"the {target.kind}" for target in targets)
+    return Decision(None, Refusal.OUTSIDE, f"{names}: outside of role {role.name}", f"role {role.name}")

@@ -1,81 +1,100 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a policy is made of: roles, and the objects that a role is limited to."""
+"""What a policy is made of: roles and denies, and the objects that they are about."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple
 
+from ganeti_ext.policy.parameters import Parameters
+from ganeti_ext.policy.pattern import USER_IN_NAME, USER_IN_TAG, Pattern, is_exact_name
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PLAIN_ROLES
-
-#: The name of an object as a limited role may write it: Ganeti expands short names,
-#: ignores case and folds Unicode, each call in its own way (`threats.md`), so only the full
-#: name in lower-case ASCII means an object, and a name that cannot be one means none.
-_LABEL = "[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
-_EXACT_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_MAX_NAME = 253
 
 #: The largest policy that is read, in bytes: far above ten thousand roles, far below
 #: what would hurt the daemon.
 MAX_SIZE = 16 * 1024 * 1024
 
-#: What a name pattern of the policy may hold.
-PATTERN = re.compile(r"[a-z0-9*?._-]+")
+#: The kinds of objects that a scope can hold, as Ganeti's names of them.
+KINDS = ("instance", "node", "group", "network")
 
 
-def is_exact_name(name: object) -> bool:
-    """Whether `name` is a full name in the one spelling that is decided on."""
-    return isinstance(name, str) and len(name) <= _MAX_NAME and _EXACT_NAME.fullmatch(name) is not None
+class Target(NamedTuple):
+    """One object that a request touches, with what a policy can go by.
 
-
-class Glob:
-    """A name pattern: `*` (which crosses dots) and `?`, anchored at both ends.
-
-    `pattern` must fullmatch PATTERN.
+    `groups` are the names of the groups of all its nodes (of a node its group, of a group
+    itself); None is a placement that nobody has chosen yet. `new` is an object that the
+    request makes: its tags are those that the role will stamp, and `tags` what the client sent.
     """
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        wild = {"*": ".*", "?": "."}
-        self._regex = re.compile("".join(wild.get(char) or re.escape(char) for char in pattern))
-
-    def matches(self, name: str) -> bool:
-        """Whether `name`, an exact name, is one of those that the pattern means."""
-        return self._regex.fullmatch(name) is not None
-
-    def __repr__(self) -> str:
-        return f"Glob({self.pattern!r})"
+    kind: str
+    name: str
+    tags: frozenset[str] = frozenset()
+    groups: frozenset[str] | None = frozenset()
+    new: bool = False
 
 
-class Selector(Protocol):
-    """What picks some objects of a kind."""
-
-    def matches(self, name: str) -> bool:
-        """Whether the object of that exact name is selected."""
+def _any(patterns: Iterable[Pattern], word: str) -> bool:
+    return any(pattern.matches(word) for pattern in patterns)
 
 
 @dataclass(frozen=True)
-class NameSelector:
-    """The objects that carry one of some names."""
+class Selector:
+    """Picks objects of a kind: its keys are AND, the values of a key OR (design, 3.2)."""
 
-    name: tuple[Glob, ...]
+    name: tuple[Pattern, ...] = ()
+    tag: tuple[Pattern, ...] = ()
+    group: tuple[Pattern, ...] = ()
+    #: A middleware's function, asked with the name.
+    inside: Callable[[str], bool] | None = None
 
-    def matches(self, name: str) -> bool:
-        """Whether the object of that exact name is selected."""
-        return any(glob.matches(name) for glob in self.name)
+    def matches(self, target: Target, tags: frozenset[str]) -> bool:
+        """Whether the object is picked, with `tags` for its tags.
 
+        An object is in a group only if all its nodes are; where nobody has chosen them yet, it is
+        in none.
+        """
+        if self.name and not _any(self.name, target.name):
+            return False
+        if self.tag and not any(_any(self.tag, tag) for tag in tags):
+            return False
+        if self.group and not (target.groups and all(_any(self.group, group) for group in target.groups)):
+            return False
+        return self.inside is None or self.inside(target.name) is True
 
-@dataclass(frozen=True)
-class PredicateSelector:
-    """The objects of which a middleware's function says so."""
+    def may_match(self, target: Target) -> bool:
+        """Whether the object could be picked, wherever it is in doubt: for what forbids.
 
-    inside: Callable[[str], bool]
+        One node inside of a group is enough, and so is a placement that is not known.
+        """
+        if self.name and not _any(self.name, target.name):
+            return False
+        if self.tag and not any(_any(self.tag, tag) for tag in target.tags):
+            return False
+        return not self.group or target.groups is None or any(_any(self.group, group) for group in target.groups)
 
-    def matches(self, name: str) -> bool:
-        """Whether the object of that exact name is selected."""
-        return self.inside(name) is True
+    @property
+    def patterns(self) -> Iterator[Pattern]:
+        """All its patterns."""
+        yield from self.name
+        yield from self.tag
+        yield from self.group
+
+    def bound(self, user: str) -> Selector | None:
+        """The selector with the user's name for `{user}`; None if that name may not stand there."""
+        if not any(pattern.per_user for pattern in self.patterns):
+            return self
+        names = any(pattern.per_user for pattern in (*self.name, *self.group))
+        tags = any(pattern.per_user for pattern in self.tag)
+        if (names and not USER_IN_NAME.fullmatch(user)) or (tags and not USER_IN_TAG.fullmatch(user)):
+            return None
+        return dataclasses.replace(
+            self,
+            name=tuple(pattern.bound(user) for pattern in self.name),
+            tag=tuple(pattern.bound(user) for pattern in self.tag),
+            group=tuple(pattern.bound(user) for pattern in self.group),
+        )
 
 
 @dataclass(frozen=True)
@@ -83,24 +102,55 @@ class Scope:
     """The objects that a role is limited to; a kind that is left out is none of them."""
 
     instances: tuple[Selector, ...] = ()
+    nodes: tuple[Selector, ...] = ()
+    groups: tuple[Selector, ...] = ()
+    networks: tuple[Selector, ...] = ()
 
-    def holds(self, kind: str, name: str) -> bool:
-        """Whether the object is inside. `kind` is one word: `instance`, `node`, …
+    def of(self, kind: str) -> tuple[Selector, ...]:
+        """The selectors of a kind, by Ganeti's word for it; none for a kind that no scope can hold."""
+        if kind == "instance":
+            return self.instances
+        return getattr(self, kind + "s", ()) if kind in KINDS else ()
 
-        A job is nobody's by its name: whose it is, is decided where it is read.
-        """
+    def holds(self, target: Target, stamps: frozenset[str] = frozenset()) -> bool:
+        """Whether the object is inside; `stamps` are the tags that an object gets that is made."""
+        if target.kind == "job":
+            return True  # whose it is, is decided where it is read
+        tags = stamps if target.new else target.tags
+        for selector in self.of(target.kind):
+            if selector.matches(target, tags):
+                return is_exact_name(target.name)
+        return False
+
+    def may_hold(self, kind: str, name: str) -> bool:
+        """Whether an object could be inside as far as its name tells."""
         if kind == "job":
             return True
-        if kind == "instance":
-            return is_exact_name(name) and any(selector.matches(name) for selector in self.instances)
-        return False
+        return is_exact_name(name) and any(
+            (not selector.name or _any(selector.name, name))
+            and (selector.inside is None or selector.inside(name) is True)
+            for selector in self.of(kind)
+        )
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How much the objects of a role's scope may be, all together; None is no limit.
+
+    `memory` and `disk` are in MiB.
+    """
+
+    instances: int | None = None
+    vcpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Role:
     """A set of permissions, on the whole cluster or within a scope.
 
-    Two roles are the same only if they are one object: a policy has one of each name.
+    Two roles are the same only if they are one object: an account has one of each name.
     """
 
     name: str
@@ -109,19 +159,114 @@ class Role:
     scope: Scope | None = None
     #: The one kind of object that an unscoped role may touch; None is any.
     kind: str | None = None
+    #: What may be set; None is anything, for a role without a scope alone.
+    parameters: Parameters | None = None
+    #: Tags that are put on what the role creates.
+    tags: tuple[Pattern, ...] = ()
+    #: Whether jobs of others do not exist for the role.
+    own_jobs: bool = False
+    quota: Quota | None = None
+    #: Whether what its scope or parameters forbid is logged and let through.
+    warn: bool = False
+    #: Where it stands in the policy, for whoever looks for it; 0 is nowhere.
+    line: int = 0
+    stamps: frozenset[str] = frozenset()
 
-    def covers(self, kind: str, name: str) -> bool:
+    @property
+    def limited(self) -> bool:
+        """Whether the role sees and touches only what its scope holds."""
+        return self.scope is not None and not self.warn
+
+    def covers(self, target: Target) -> bool:
         """Whether the role is about that object."""
         if self.scope is not None:
-            return self.scope.holds(kind, name)
-        return self.kind is None or self.kind == kind
+            return self.scope.holds(target, self.stamps)
+        return self.kind is None or self.kind == target.kind
+
+    def bound(self, user: str) -> Role | None:
+        """The role with the user's name for `{user}`; None if it grants him nothing (design, 3.2)."""
+        tags = tuple(tag.bound(user) for tag in self.tags)
+        if tags != self.tags and not USER_IN_TAG.fullmatch(user):
+            return None
+        scope = self.scope
+        if scope is not None:
+            kinds = {}
+            for kind in KINDS:
+                selectors = [selector.bound(user) for selector in scope.of(kind)]
+                if None in selectors:
+                    return None
+                kinds[kind + "s"] = tuple(selectors)
+            scope = Scope(**kinds)  # type: ignore[arg-type]
+        return dataclasses.replace(self, scope=scope, tags=tags, stamps=frozenset(tag.text for tag in tags))
+
+    @property
+    def per_user(self) -> bool:
+        """Whether the role is another one for each user."""
+        selectors = [] if self.scope is None else [one for kind in KINDS for one in self.scope.of(kind)]
+        return any(p.per_user for p in self.tags) or any(p.per_user for one in selectors for p in one.patterns)
+
+
+@dataclass(frozen=True)
+class Deny:
+    """What is refused whatever grants it."""
+
+    users: tuple[Pattern, ...]
+    permissions: frozenset[str]
+    excepted: tuple[Pattern, ...] = ()
+    #: Kind -> what it is about; nothing at all is any request.
+    objects: Mapping[str, tuple[Selector, ...]] = field(default_factory=dict)
+    line: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in a log."""
+        return f"deny (line {self.line})"
+
+    def concerns(self, user: str) -> bool:
+        """Whether it is about that user."""
+        return _any(self.users, user) and not _any(self.excepted, user)
+
+    def bound(self, user: str) -> Deny:
+        """The same for one user. A name that `{user}` may not stand for matches everything: it forbids."""
+        return dataclasses.replace(
+            self,
+            objects={
+                kind: tuple(selector.bound(user) or Selector() for selector in selectors)
+                for kind, selectors in self.objects.items()
+            },
+        )
+
+    def matches(self, target: Target) -> bool:
+        """Whether the object is, or could be, one of those that it protects."""
+        return any(selector.may_match(target) for selector in self.objects.get(target.kind, ()))
+
+
+@dataclass(frozen=True)
+class Test:
+    """What an administrator expects of his policy; it is not taken unless that holds."""
+
+    __test__ = False  # for pytest
+
+    user: str
+    permission: str
+    expect: bool
+    target: Target | None = None
+    parameters: tuple[tuple[str, Any], ...] = ()
+    #: The third column of the users file to go by in place of the user's own.
+    tokens: str | None = None
+    line: int = 0
+    column: int = 0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What an administrator wrote: his roles, by name."""
+    """What an administrator wrote."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
+    denies: tuple[Deny, ...] = ()
+    tests: tuple[Test, ...] = ()
+    #: Whether allowed reads are recorded in the audit trail, too.
+    audit_reads: bool = False
 
 
 #: The roles that need no policy file, by name.

@@ -132,14 +132,3 @@ NEVER_SCOPED = frozenset(name for name in PERMISSIONS if name.startswith("filter
     "cluster.modify",
     "cluster.redistribute_config",
 }
-
-#: What a limited role can be granted so far: requests that name their instance, and the
-#: user's own jobs. Lists, queries and info need filters, exports need a node.
-SCOPED_SO_FAR = frozenset(
-    name
-    for name in PERMISSIONS
-    if name.startswith("instances.")
-    and name not in _READS
-    and name != "instances.query.console"
-    and not name.startswith("instances.export.")
-) | {"tags.set", "tags.delete", "jobs.query", "jobs.wait", "jobs.cancel"}
