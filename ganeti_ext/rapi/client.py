@@ -3,177 +3,470 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ganeti import constants, errors, http, utils
+from ganeti import constants, errors, http
 
 from ganeti_ext.policy.accounts import Account
-from ganeti_ext.policy.decision import Refusal, decide
-from ganeti_ext.rapi import opcodes
-
-#: The source of the reason-trail entry that says whose job it is.
-REASON_SOURCE = "gnt:ext:rapi-user"
+from ganeti_ext.policy.decision import Decision, Refusal, decide, granting_roles
+from ganeti_ext.policy.model import KINDS, Role, Target
+from ganeti_ext.rapi import filters, jobs, opcodes, quota
+from ganeti_ext.rapi.audit import Record
+from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
+from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
-_PASSED_ON = frozenset(
-    {
-        "DeleteFilter",
-        "Query",
-        "QueryClusterInfo",
-        "QueryFields",
-        "QueryFilters",
-        "QueryGroups",
-        "QueryInstances",
-        "QueryNetworks",
-        "QueryNodes",
-        "QueryTags",
-        "ReplaceFilter",
-    }
-)
+_PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 
-#: What a handler may have put into a trail itself; nothing else gets through.
-_KEPT_SOURCES = (constants.OPCODE_REASON_SRC_USER, constants.OPCODE_REASON_SRC_RLIB2 + ":")
-
-_JOB_ID = re.compile("[0-9]{1,18}")
+#: Fields of an opcode that let it choose where it runs, if a role names nodes or groups at all.
+_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nodes", "group_name", "nics.network"})
 
 
 class AccessClient:
     """Stands between a handler and luxid for one request of one user.
 
-    `new_client` makes Ganeti's client, `permission` is that of the endpoint.
+    `new_client` makes Ganeti's client; `record` is the request's in the audit trail, which knows the
+    user's name and the endpoint's permission.
     """
 
-    def __init__(self, new_client: Callable[[], Any], user: str, account: Account, permission: str) -> None:
+    def __init__(self, new_client: Callable[[], Any], account: Account, record: Record) -> None:
         self._client = new_client()
         # For our own questions, which are nobody's request; a middleware may put one of us
         # before another.
         self._luxi = getattr(self._client, "_luxi", self._client)
-        self._user = user
         self._account = account
-        self._permission = permission
-        self._limited = all(role.scope is not None for role in account.grants[permission])
+        self._record = record
+        self._permission = record.permission
+        self._roles = account.roles(record.permission)
+        self._limited = all(role.limited for role in self._roles)
+        self._own_jobs = all(role.own_jobs for role in self._roles)
+        self._reader = Reader(self._luxi, account, record.permission)
+        self._jobs = jobs.OwnJobs(self._luxi, account.user)
 
     def __getattr__(self, call: str) -> Any:
         """Any call that has no method of its own below."""
         if call not in _PASSED_ON or self._limited:
             raise self._refused(f"{call} is not for a limited role")
-        return getattr(self._client, call)
+        return self._guarded(getattr(self._client, call))
+
+    def _guarded(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A call of Ganeti's client whose errors tell nothing: they quote what they came across."""
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with self._silent():
+                return call(*args, **kwargs)
+
+        return guarded
+
+    @contextlib.contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Turns luxid's errors into ours, and what is not to be seen into nothing."""
+        try:
+            yield
+        except (Hidden, NotThere) as err:
+            raise self._not_found(str(err)) from err
+        except FieldRefused as err:
+            raise self._refused(str(err)) from err
+        except (filters.BadFilter, opcodes.UnusableParameter) as err:
+            raise http.HttpBadRequest(message=str(err)) from err
+        except (errors.JobQueueFull, errors.JobQueueDrainError):
+            raise  # the handler knows what to say
+        except errors.OpPrereqError as err:
+            if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
+                raise self._not_found(str(err)) from err
+            raise self._unusable(err) from err
+        except errors.GenericError as err:
+            raise self._unusable(err) from err
+
+    def _unusable(self, err: Exception) -> http.HttpBadRequest:
+        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, err)
+        return http.HttpBadRequest(message="luxid refused the request")
 
     # The names and parameters below are those of ganeti.luxi.Client.
 
     def SubmitJob(self, ops: list[Any]) -> Any:
         """Submits a job after the decision on each opcode in it."""
         flat = list(opcodes.flatten(ops))
+        with self._silent():
+            for op, nested in flat:
+                _check_usable(op)
+                jobs.stamp(op, self._account.user, nested)
+            role = self._decide(flat)
+            for op, _ in flat:
+                _check_usable(op)  # as it is now
+            if role is None or not quota.has_limits(role.quota):
+                return self._submitted(self._client.SubmitJob(ops))
+            return self._within_quota(role, ops)
+
+    def _submitted(self, job_id: Any) -> Any:
+        self._record.jobs.append(job_id)
+        return job_id
+
+    def _within_quota(self, role: Role, ops: list[Any]) -> Any:
+        stored = [op.__getstate__() for op in ops]
+        if not any(quota.changes_size(op) for op in stored):
+            return self._submitted(self._client.SubmitJob(ops))
+        try:
+            with quota.locked():
+                quota.Counter(self._luxi, role).check(stored)
+                return self._submitted(self._client.SubmitJob(ops))
+        except quota.QuotaExceeded as err:
+            raise self._refused(f"{err}, by role {role.name}", f"role {role.name}") from err
+        except quota.QuotaBusy as err:
+            raise http.HttpServiceUnavailable(message=str(err)) from err
+
+    def _decide(self, flat: Sequence[tuple[Any, bool]]) -> Role | None:
+        """Decides on a job, and pins its opcodes to what was decided on; the role that grants it.
+
+        Raises an HTTP error.
+        """
         permissions = {self._permission}
-        objects = []
         for op, nested in flat:
             permissions |= opcodes.permissions_of(op, nested)
-            objects += opcodes.objects_of(op)
-        decision = decide(self._account, sorted(permissions), objects)
-        if decision.refusal is Refusal.OUTSIDE:
-            raise self._not_found(decision.reason)
+        needed = sorted(permissions)
+        namings = [naming for op, _ in flat for naming in opcodes.namings(op)]
+        self._record.objects = [(naming.kind, naming.name) for naming in namings]
+        roles = granting_roles(self._account, needed)
+        if isinstance(roles, Decision):
+            raise self._refusal(roles)
+        denies = [deny for deny in self._account.denies if not needed_by(deny, needed)]
+        careful = bool(denies) or not any(_is_free(role, namings) for role in roles)
+        for op, _ in flat:
+            self._record.parameters.update(opcodes.values(op))
+        if not careful:
+            decision = decide(self._account, needed, [Target(naming.kind, naming.name) for naming in namings])
+            if not decision.allowed:
+                raise self._refusal(decision)
+            self._record.rule = decision.rule
+            return decision.role
+        return self._decide_carefully(flat, needed, roles)
+
+    def _decide_carefully(
+        self, flat: Sequence[tuple[Any, bool]], permissions: Sequence[str], roles: Sequence[Role]
+    ) -> Role | None:
+        """The same for whoever is limited, or somebody whom a deny is about."""
+        lookup = Lookup(self._luxi)
+        lenient = any(not role.limited for role in roles)
+        targets: list[Target] = []
+        values: list[tuple[str, Any]] = []
+        try:
+            for op, nested in flat:
+                opcodes.normalise(op)
+                rule = opcodes.rule_of(op)
+                if nested or type(op).__name__ == "OpInstanceCreate":
+                    self._fill(op)
+                self._check_names(op, roles)
+                targets += self._targets(op, rule, lookup, roles)
+                values += opcodes.values(op)
+                values += self._resulting(op, lookup)
+        except opcodes.UnknownOpcode as err:
+            raise self._refused(str(err)) from err
+        except NotThere as err:
+            if any(role.warn for role in roles) and not self._account.denies:
+                self._warn(f"{err} (mode: warn)")
+                return next(role for role in roles if role.warn)
+            if lenient:
+                raise self._refused(f"{err}: a deny rule is about this, so it must be named in full") from err
+            raise
+        decision = decide(self._account, permissions, targets, values)
         if decision.role is None:
-            raise self._refused(decision.reason)
-        for op, nested in flat:
-            if decision.role.scope is not None:
-                self._check_and_pin(op)
-                if nested and op.hypervisor is None:
-                    # A multi-alloc has no default for it, and the role may not choose.
-                    op.hypervisor = self._luxi.QueryClusterInfo()["default_hypervisor"]
-            _check_usable(op)
-            self._stamp(op, nested)
-        return self._client.SubmitJob(ops)
+            raise self._refusal(decision)
+        self._record.rule = decision.rule
+        if decision.warning:
+            self._warn(decision.warning)
+            return decision.role
+        role = decision.role
+        for op, _ in flat:
+            if role.limited or self._account.denies:
+                opcodes.put_uuids(op, lookup.uuids())
+                self._check_schedule(op)
+            name = getattr(op, "instance_name", None)
+            if name in decision.places and getattr(op, "group_name", None) is None:
+                op.group_name = decision.places[name]
+            if role.stamps and type(op).__name__ in ("OpInstanceCreate", "OpNetworkAdd"):
+                op.tags = sorted({*(op.tags or ()), *role.stamps})
+        return role
+
+    def _check_names(self, op: Any, roles: Sequence[Role]) -> None:
+        """Refuses a field that chooses a place, before anything tells whether the place is there."""
+        if any(role.scope is None or role.warn for role in roles):
+            return
+        for naming in opcodes.namings(op):
+            if naming.field in _PLACES and type(op).__name__ not in ("OpNodeQueryStorage", "OpGroupAssignNodes"):
+                if naming.kind == "group" and type(op).__name__ != "OpInstanceCreate":
+                    continue  # a network's or a group's own: the object itself
+                if not any(role.may_place(naming.kind) for role in roles):
+                    raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
+
+    def _targets(self, op: Any, rule: opcodes.Rule, lookup: Lookup, roles: Sequence[Role]) -> list[Target]:
+        """All objects that an opcode touches, as luxid has them.
+
+        Raises NotThere.
+        """
+        namings = opcodes.namings(op)
+        found: list[Target] = []
+        nodes: list[Target] = []
+        groups: list[str] = []
+        creation = type(op).__name__ == "OpInstanceCreate"
+        for naming in namings:
+            if naming.new:
+                continue
+            if naming.kind not in KINDS:
+                found.append(Target(naming.kind, naming.name))
+                continue
+            if not any(role.may_touch(naming.kind, naming.name) for role in roles):
+                raise NotThere(f"{naming.kind} {naming.name!r} is outside")
+            more = INSTANCES_ON.get(naming.kind, ()) if rule.brings else ()
+            target = lookup.one(naming.kind, naming.name, more).target
+            if creation and naming.field == "group_name":
+                groups.append(naming.name)
+            elif creation and naming.kind == "node":
+                nodes.append(target)
+                found.append(target)
+            else:
+                found.append(target)
+            if more:
+                found += [one.target for one in lookup.on(naming.kind, naming.name)]
+        for naming in namings:
+            if naming.new:
+                found.append(self._new(op, naming, nodes, groups, lookup, roles))
+        return found
+
+    def _new(
+        self,
+        op: Any,
+        naming: opcodes.Naming,
+        nodes: Sequence[Target],
+        groups: Sequence[str],
+        lookup: Lookup,
+        roles: Sequence[Role],
+    ) -> Target:
+        """An object that an opcode makes: with its tags and, as far as it is known, its place."""
+        tags = frozenset(tag for tag in getattr(op, "tags", None) or () if isinstance(tag, str))
+        if type(op).__name__ != "OpInstanceCreate":
+            if naming.kind == "group":
+                return Target("group", naming.name, tags, frozenset([naming.name]), new=True)
+            if type(op).__name__ in ("OpInstanceRename", "OpNetworkRename"):
+                # It stays what it is, under another name.
+                old = opcodes.namings(op)[0]
+                return lookup.one(old.kind, old.name).target._replace(name=naming.name)
+            return Target(naming.kind, naming.name, tags, new=True)
+        if nodes:
+            placed = frozenset(group for node in nodes for group in node.groups or ())
+            return Target("instance", naming.name, tags, placed, new=True)
+        choices = tuple(groups)
+        if not choices and any(role.places for role in roles):
+            choices = lookup.groups()
+        return Target("instance", naming.name, tags, None, new=True, choices=choices)
+
+    def _fill(self, op: Any) -> None:
+        """Writes what the cluster would take for what a creation leaves out: it is decided on, too."""
+        info = self._info()
+        if op.hypervisor is None:
+            op.hypervisor = info["default_hypervisor"]
+        if op.disk_template is None and info["enabled_disk_templates"]:
+            op.disk_template = info["enabled_disk_templates"][0]
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = self._luxi.QueryClusterInfo()
+        return info
+
+    def _resulting(self, op: Any, lookup: Lookup) -> list[tuple[str, Any]]:
+        """The values that an opcode leads to without saying them (design, 3.2)."""
+        name = type(op).__name__
+        found: list[tuple[str, Any]] = []
+        if name == "OpInstanceGrowDisk":
+            sizes = lookup.one("instance", op.instance_name, ["disk.sizes"]).more[0] or []
+            before = sizes[op.disk] if isinstance(op.disk, int) and op.disk < len(sizes) else 0
+            found.append(("disks.size", op.amount if op.absolute else before + op.amount))
+        elif name == "OpInstanceCreate" or constants.VALUE_DEFAULT in (getattr(op, "beparams", None) or {}).values():
+            defaults = self._info()["beparams"]["default"]
+            given = {key.partition(".")[2]: value for key, value in opcodes.values(op) if key.startswith("beparams.")}
+            for key, default in defaults.items():
+                if given.get(key) == constants.VALUE_DEFAULT or (name == "OpInstanceCreate" and key not in given):
+                    found.append((f"beparams.{key}", default))
+        return found
+
+    def _check_schedule(self, op: Any) -> None:
+        """Waits only for jobs of his own; and what cannot be pinned is not put off."""
+        depends = op.depends or ()
+        rule = opcodes.rule_of(op)
+        if not rule.pinned and (depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)):
+            raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
+        for dependency in depends:
+            if not self._own_jobs:
+                break
+            if self._jobs.own(dependency[0]) is None:
+                raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
+
+    def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
+        """Answers a query, cut to what the user may see."""
+        with self._silent():
+            if what == constants.QR_JOB:
+                return self._query_jobs(fields, qfilter)
+            kind = _KIND.get(what)
+            if kind is None:
+                if self._limited or self._account.hides(self._permission, ""):
+                    raise self._refused(f"resource {what} is not for a limited role")
+            elif not self._reader.sees_all(kind, fields):
+                return self._reader.query(kind, fields, qfilter)
+            elif "console" in fields:
+                self._reader.check_console(kind)
+            return self._client.Query(what, fields, qfilter)
+
+    def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:
+        if not self._own_jobs:
+            return self._client.Query(constants.QR_JOB, fields, qfilter)
+        if qfilter is not None:
+            filters.check(qfilter, lambda field: field in _JOB_FILTER_FIELDS)
+        own = [["=", "id", job_id] for job_id in self._jobs.ids()]
+        ours = ["|", *own] if own else ["=", "id", 0]
+        answer = self._client.Query(constants.QR_JOB, fields, ours if qfilter is None else ["&", ours, qfilter])
+        for row in answer.data:
+            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign_instances)
+            row[:] = [[status, value] for (status, _), value in zip(row, texts)]
+        return answer
+
+    def QueryFields(self, what: str, fields: Any) -> Any:
+        """Tells which fields a resource has."""
+        if self._limited and what not in (*_KIND, constants.QR_JOB):
+            raise self._refused(f"resource {what} is not for a limited role")
+        return self._guarded(self._client.QueryFields)(what, fields)
+
+    def QueryInstances(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
+        """Reads instances."""
+        return self._classic("instance", "QueryInstances", names, fields, use_locking)
+
+    def QueryNodes(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
+        """Reads nodes."""
+        return self._classic("node", "QueryNodes", names, fields, use_locking)
+
+    def QueryGroups(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
+        """Reads node groups."""
+        return self._classic("group", "QueryGroups", names, fields, use_locking)
+
+    def QueryNetworks(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
+        """Reads networks."""
+        return self._classic("network", "QueryNetworks", names, fields, use_locking)
+
+    def _classic(self, kind: str, call: str, names: list[str], fields: list[str], use_locking: bool) -> Any:
+        with self._silent():
+            if self._reader.sees_all(kind, fields):
+                return getattr(self._client, call)(names, fields, use_locking)
+            return self._reader.classic(kind, names, fields)
+
+    def QueryTags(self, kind: str, name: str) -> Any:
+        """Reads the tags of an object."""
+        with self._silent():
+            ours = "group" if kind == constants.TAG_NODEGROUP else kind
+            if ours not in KINDS:
+                if self._limited or self._account.hides(self._permission, ""):
+                    raise Hidden(f"the tags of the {kind}")
+            elif not self._reader.sees_all(ours):
+                return self._reader.classic(ours, [name], ["tags"])[0][0]
+            return self._client.QueryTags(kind, name)
+
+    def QueryClusterInfo(self) -> Any:
+        """Reads the cluster's settings; whoever is limited gets what is of nobody."""
+        with self._silent():
+            return self._reader.info() if self._limited else self._client.QueryClusterInfo()
 
     def QueryJobs(self, job_ids: Any, fields: list[str]) -> Any:
         """Reads jobs; another's job is None, as one that does not exist."""
-        if self._limited:
+        with self._silent():
+            if not self._own_jobs:
+                return self._client.QueryJobs(job_ids, fields)
             if job_ids is None:
-                raise self._refused("lists of jobs are not for a limited role")
-            job_ids = [self._own_job(job_id) for job_id in job_ids]
-            if None in job_ids:
-                return [None]
-        return self._client.QueryJobs(job_ids, fields)
+                rows = self._jobs.rows(fields)
+            else:
+                own = [self._jobs.own(job_id) for job_id in job_ids]
+                if None in own:
+                    return [None]
+                rows = self._client.QueryJobs(own, fields)
+            return [jobs.cut(fields, row, self._reader.foreign_instances) for row in rows]
 
-    def WaitForJobChangeOnce(self, job_id: Any, *args: Any, **kwargs: Any) -> Any:
+    def WaitForJobChangeOnce(self, job_id: Any, fields: list[str], *args: Any, **kwargs: Any) -> Any:
         """Waits for a job; another's job is None, as one that does not exist."""
-        if self._limited:
-            job_id = self._own_job(job_id)
-            if job_id is None:
+        with self._silent():
+            if not self._own_jobs:
+                return self._client.WaitForJobChangeOnce(job_id, fields, *args, **kwargs)
+            own = self._jobs.own(job_id)
+            if own is None:
                 return None
-        return self._client.WaitForJobChangeOnce(job_id, *args, **kwargs)
+            answer = self._client.WaitForJobChangeOnce(own, fields, *args, **kwargs)
+            if isinstance(answer, (list, tuple)) and len(answer) == 2:
+                info = jobs.cut(fields, answer[0], self._reader.foreign_instances)
+                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign_instances)]
+            return answer
 
     def CancelJob(self, job_id: Any, *args: Any, **kwargs: Any) -> Any:
         """Cancels a job, if it is the user's own."""
-        if self._limited:
-            job_id = self._own_job(job_id)
-            if job_id is None:
-                raise self._not_found("not his own job")
-        return self._client.CancelJob(job_id, *args, **kwargs)
+        with self._silent():
+            if self._own_jobs:
+                own = self._jobs.own(job_id)
+                if own is None:
+                    raise Hidden("not his own job")
+                job_id = own
+            self._record.objects = [("job", str(job_id))]
+            return self._client.CancelJob(job_id, *args, **kwargs)
 
-    def _check_and_pin(self, op: Any) -> None:
-        """Makes sure that the opcode means what was decided on, and will when it runs.
+    def _warn(self, reason: str) -> None:
+        self._record.decision, self._record.reason = "warn", reason
+        logging.warning(
+            "%s of user %r would be refused, were its role not in mode warn: %s",
+            self._permission,
+            self._account.user,
+            reason,
+        )
 
-        Ganeti expands a name that is not a whole one (`threats.md`): so luxid is asked
-        whether exactly that instance is there, and its UUID goes into the opcode, with
-        which Ganeti refuses the job should the name come to mean another.
-        """
-        try:
-            opcodes.check_parameters(op)
-        except opcodes.ParameterRefused as err:
-            raise self._refused(str(err)) from err
-        rule = opcodes.RULES[type(op).__name__]
-        for name in rule.names:
-            uuid = self._instance_uuid(getattr(op, name))
-            if hasattr(op, "instance_uuid"):
-                op.instance_uuid = uuid
-        for parameter, value in rule.written.items():
-            setattr(op, parameter, value)
+    def _refusal(self, decision: Decision) -> http.HttpException:
+        if decision.refusal is Refusal.OUTSIDE:
+            return self._not_found(decision.reason, decision.rule)
+        return self._refused(decision.reason, decision.rule)
 
-    def _instance_uuid(self, name: str) -> str:
-        try:
-            rows = self._luxi.Query(constants.QR_INSTANCE, ["name", "uuid"], ["=", "name", name]).data
-        except errors.OpPrereqError as err:
-            raise self._not_found(f"luxid does not know instance {name!r}") from err
-        found = [[value for _, value in row] for row in rows]
-        if len(found) != 1 or found[0][0] != name:
-            raise self._not_found(f"no instance is called exactly {name!r}")
-        return str(found[0][1])
+    def _refused(self, reason: str, rule: str = "") -> http.HttpForbidden:
+        self._note(reason, rule)
+        return http.HttpForbidden(message=f"{self._permission}: {reason} [{self._record.id}]")
 
-    def _stamp(self, op: Any, nested: bool) -> None:
-        """Writes whose job it is; a nested opcode's own job inherits the outer trail."""
-        if nested:
-            op.reason = []
-            return
-        kept = [entry for entry in op.reason or () if str(entry[0]).startswith(_KEPT_SOURCES)]
-        op.reason = [(REASON_SOURCE, self._user, utils.EpochNano()), *kept]
-
-    def _own_job(self, job_id: Any) -> int | None:
-        """The id as a number if the job is the user's own, else None.
-
-        It is if each of its opcodes has exactly one entry of our source, and that is his.
-        """
-        if _JOB_ID.fullmatch(str(job_id)) is None:
-            return None
-        (row,) = self._luxi.QueryJobs([int(job_id)], ["ops"])
-        if not row or not row[0]:
-            return None
-        for op in row[0]:
-            trail = [entry for entry in op.get("reason") or () if isinstance(entry, list)]
-            ours = [entry for entry in trail if entry[:1] == [REASON_SOURCE]]
-            if len(ours) != 1 or ours[0][1:2] != [self._user]:
-                return None
-        return int(job_id)
-
-    def _refused(self, reason: str) -> http.HttpForbidden:
-        logging.warning("Refused %s of user %r: %s", self._permission, self._user, reason)
-        return http.HttpForbidden(message=f"{self._permission}: {reason}")
-
-    def _not_found(self, reason: str) -> http.HttpNotFound:
-        logging.warning("Refused %s of user %r as not found: %s", self._permission, self._user, reason)
+    def _not_found(self, reason: str, rule: str = "") -> http.HttpNotFound:
+        self._note(reason, rule)
         return http.HttpNotFound()
+
+    def _note(self, reason: str, rule: str) -> None:
+        record = self._record
+        record.decision, record.reason, record.rule = "deny", reason, rule or record.rule
+        logging.warning("Refused %s of user %r [%s]: %s", self._permission, self._account.user, record.id, reason)
+
+
+#: Ganeti's name of a resource -> the kind of its objects.
+_KIND = {
+    constants.QR_INSTANCE: "instance",
+    constants.QR_NODE: "node",
+    constants.QR_GROUP: "group",
+    constants.QR_NETWORK: "network",
+}
+
+#: What a filter of jobs may name; luxid stumbles over the others.
+_JOB_FILTER_FIELDS = frozenset({"id", "status", "priority", "archived"})
+
+
+def needed_by(deny: Any, permissions: Sequence[str]) -> bool:
+    """Whether a deny leaves a request alone, whatever it is about."""
+    return deny.permissions.isdisjoint(permissions)
+
+
+def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
+    """Whether a role grants whatever is asked, without a look at it."""
+    return (
+        role.scope is None
+        and role.parameters is None
+        and not role.tags
+        and not quota.has_limits(role.quota)
+        and all(role.kind in (None, naming.kind) for naming in namings)
+    )
 
 
 def _check_usable(op: Any) -> None:

@@ -1,116 +1,180 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a limited role may put into an opcode; all else leaves the instance, or may.
+"""What each opcode names and sets: the one table by which a job is decided on (design, 3.5).
 
-An allow-list (design, 3.5): an opcode that is not here, and a field that is not listed with
-it, is refused. The policy language will open more of it, by name.
+An opcode that is not here, and a field that is neither an object nor a parameter of the policy, is
+refused to whoever is limited.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from ganeti import constants, errors, utils
 
 from ganeti_ext.errors import ExtError
 
-Check = Callable[[Any], bool]
+#: Fields of every opcode that change nothing outside of it; the trail is the client's to write.
+_COMMON = frozenset({"dry_run", "comment", "reason", "depends"})
 
+#: Fields whose entries are parameters of their own: `beparams` holds `beparams.maxmem`.
+_DICTIONARIES = frozenset(
+    {"beparams", "hvparams", "osparams", "osparams_private", "osparams_secret", "ndparams", "ext_params"}
+)
 
-class ParameterRefused(ExtError):
-    """A parameter that a limited role may not set; its text names it."""
+_DISK_KEYS = frozenset({"access", "adopt", "dev_type", "metavg", "mode", "name", "provider", "size", "spindles", "vg"})
+_NIC_KEYS = frozenset({"bridge", "ip", "link", "mac", "mode", "name", "vlan"})
+_ACTIONS = frozenset(
+    {
+        constants.DDM_ADD,
+        constants.DDM_ATTACH,
+        constants.DDM_DETACH,
+        constants.DDM_MODIFY,
+        constants.DDM_REMOVE,
+    }
+)
 
 
 class UnusableParameter(ExtError):
-    """A parameter that luxid could not make sense of; its text names it."""
+    """A parameter that Ganeti or luxid could not make sense of; its text names it."""
 
 
-def _anything(_: Any) -> bool:
-    return True
+class UnknownOpcode(ExtError):
+    """An opcode that nothing is known of here."""
 
 
-def _is_nothing(value: Any) -> bool:
-    """Whether a value is none; "no" and 0 are values."""
-    return value is None or (isinstance(value, (str, list, dict)) and not value)
+class Naming(NamedTuple):
+    """One object that an opcode names: in which field, of which kind, by which name.
 
+    `new` is one that the opcode makes.
+    """
 
-def _only(*keys: str) -> Check:
-    """A dictionary with no other keys."""
-    return lambda value: isinstance(value, dict) and set(value) <= set(keys)
-
-
-def _each(check: Check) -> Check:
-    return lambda value: isinstance(value, list) and all(check(entry) for entry in value)
-
-
-_BEPARAMS = _only("memory", "minmem", "maxmem", "vcpus", "auto_balance", "always_failover")
-_DISK_NUMBERS = _each(lambda disk: isinstance(disk, int))
+    field: str
+    kind: str
+    name: str
+    new: bool = False
 
 
 @dataclass(frozen=True)
 class Rule:
     """What is known of one opcode."""
 
-    #: Fields that name an instance which must exist.
-    names: tuple[str, ...] = ()
-    #: Fields that name an instance which is to be.
-    new_names: tuple[str, ...] = ()
-    #: Fields that may be set, each with what it may hold.
-    settable: Mapping[str, Check] = field(default_factory=dict)
+    #: Field that names an object, or a list of them -> its kind.
+    objects: Mapping[str, str] = field(default_factory=dict)
+    #: Field that names an object which is to be -> its kind.
+    new: Mapping[str, str] = field(default_factory=dict)
+    #: Field for the UUID of an object -> the field that names it. It is written by us: two keys for
+    #: one thing would be two ways to say it.
+    uuids: Mapping[str, str] = field(default_factory=dict)
     #: Fields that are written: the name that was decided on is not to be looked up in the
     #: DNS, where it may become another (`threats.md`).
     written: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether what is done to the object is done to the instances on it, too.
+    brings: bool = False
+
+    #: Whether a job of it can be bound to the objects that were decided on, by their UUIDs. What
+    #: cannot runs on what the name means then: it may not be put off.
+    pinned: bool = True
 
 
 _NO_DNS = {"name_check": False, "ip_check": False}
-_TAGS = Rule(names=("name",), settable={"kind": lambda value: value == "instance", "tags": _anything})
 
 
-def _instance(**settable: Check) -> Rule:
-    """The rule of an opcode about one instance."""
-    return Rule(names=("instance_name",), settable=settable)
+def _on_instance(**nodes: str) -> Rule:
+    """The rule of an opcode about one instance; `nodes` are its fields that name a node, and their kind."""
+    objects = {"instance_name": "instance", **nodes}
+    uuids = {"instance_uuid": "instance_name", **{f"{name}_uuid": name for name in nodes}}
+    return Rule(objects, uuids=uuids)
 
+
+def _on_node(brings: bool = True, **nodes: str) -> Rule:
+    objects = {"node_name": "node", **nodes}
+    return Rule(objects, uuids={"node_uuid": "node_name", **{f"{name}_uuid": name for name in nodes}}, brings=brings)
+
+
+def _unpinned(objects: Mapping[str, str], brings: bool = False, **new: str) -> Rule:
+    return Rule(objects, new=new, brings=brings, pinned=False)
+
+
+_GROUP = {"group_name": "group"}
+_NETWORK = {"network_name": "network"}
 
 RULES = {
     "OpInstanceCreate": Rule(
-        new_names=("instance_name",),
-        settable={
-            "mode": lambda value: value == "create",
-            "os_type": _anything,
-            "no_install": _anything,
-            "disk_template": _anything,
-            "disks": _each(_only("size", "mode")),
-            "nics": _each(_only()),
-            "beparams": _BEPARAMS,
-            "start": _anything,
-            "wait_for_sync": _anything,
-        },
+        objects={"pnode": "node", "snode": "node", "src_node": "node", "group_name": "group"},
+        new={"instance_name": "instance"},
+        uuids={"pnode_uuid": "pnode", "snode_uuid": "snode", "src_node_uuid": "src_node"},
         written=_NO_DNS,
     ),
-    "OpInstanceMultiAlloc": Rule(settable={"instances": _anything}),
-    "OpInstanceRemove": _instance(),
-    "OpInstanceStartup": _instance(no_remember=_anything),
-    "OpInstanceShutdown": _instance(no_remember=_anything),
-    "OpInstanceReboot": _instance(reboot_type=_anything),
-    "OpInstanceReinstall": _instance(os_type=_anything),
-    "OpInstanceRename": Rule(names=("instance_name",), new_names=("new_name",), written=_NO_DNS),
-    "OpInstanceMigrate": _instance(mode=_anything, live=_anything),
-    "OpInstanceFailover": _instance(),
-    "OpInstanceReplaceDisks": _instance(mode=_anything, disks=_DISK_NUMBERS),
-    "OpInstanceActivateDisks": _instance(wait_for_sync=_anything),
-    "OpInstanceDeactivateDisks": _instance(),
-    "OpInstanceRecreateDisks": _instance(disks=_DISK_NUMBERS),
-    "OpInstanceSetParams": _instance(beparams=_BEPARAMS),
-    "OpInstanceGrowDisk": _instance(disk=_anything, amount=_anything, absolute=_anything, wait_for_sync=_anything),
-    "OpTagsSet": _TAGS,
-    "OpTagsDel": _TAGS,
+    "OpInstanceMultiAlloc": Rule(),
+    "OpInstanceRemove": _on_instance(),
+    "OpInstanceStartup": _on_instance(),
+    "OpInstanceShutdown": _on_instance(),
+    "OpInstanceReboot": _on_instance(),
+    "OpInstanceReinstall": _on_instance(),
+    "OpInstanceRename": Rule(
+        {"instance_name": "instance"},
+        new={"new_name": "instance"},
+        uuids={"instance_uuid": "instance_name"},
+        written=_NO_DNS,
+    ),
+    "OpInstanceMigrate": _on_instance(target_node="node"),
+    "OpInstanceFailover": _on_instance(target_node="node"),
+    "OpInstanceReplaceDisks": _on_instance(remote_node="node"),
+    "OpInstanceActivateDisks": _on_instance(),
+    "OpInstanceDeactivateDisks": _on_instance(),
+    "OpInstanceRecreateDisks": Rule(
+        {"instance_name": "instance", "nodes": "node"},
+        uuids={"instance_uuid": "instance_name", "node_uuids": "nodes"},
+    ),
+    "OpInstanceSetParams": _on_instance(pnode="node", remote_node="node"),
+    "OpInstanceGrowDisk": _on_instance(),
+    "OpInstanceQueryData": _unpinned({"instances": "instance"}),
+    "OpBackupPrepare": _on_instance(),
+    "OpBackupExport": _on_instance(target_node="node"),
+    "OpBackupRemove": _on_instance(),
+    "OpNodePowercycle": _on_node(),
+    "OpNodeSetParams": _on_node(),
+    "OpNodeEvacuate": _on_node(remote_node="node"),
+    "OpNodeMigrate": _on_node(target_node="node"),
+    "OpNodeModifyStorage": _on_node(),
+    "OpRepairNodeStorage": _on_node(),
+    "OpNodeQueryStorage": _unpinned({"nodes": "node"}),
+    "OpGroupAdd": Rule(new=_GROUP),
+    "OpGroupRemove": _unpinned(_GROUP),
+    "OpGroupRename": _unpinned(_GROUP, new_name="group"),
+    "OpGroupSetParams": _unpinned(_GROUP, brings=True),
+    "OpGroupAssignNodes": Rule({**_GROUP, "nodes": "node"}, uuids={"node_uuids": "nodes"}, brings=True, pinned=False),
+    "OpNetworkAdd": Rule(new=_NETWORK),
+    "OpNetworkRemove": _unpinned(_NETWORK, brings=True),
+    "OpNetworkRename": _unpinned(_NETWORK, new_name="network"),
+    "OpNetworkSetParams": _unpinned(_NETWORK, brings=True),
+    "OpNetworkConnect": _unpinned({**_NETWORK, **_GROUP}),
+    "OpNetworkDisconnect": _unpinned({**_NETWORK, **_GROUP}, brings=True),
+    "OpTagsSet": _unpinned({}),  # its kind of object is in a field, see `namings`
+    "OpTagsDel": _unpinned({}),
+    "OpOsDiagnose": Rule(),
 }
 
-#: Fields of every opcode that change nothing outside it; the trail is the client's to write.
-_COMMON = ("dry_run", "comment", "reason")
+#: Opcodes that no limited role may ever submit: they change what belongs to everybody.
+NEVER_LIMITED = frozenset({"OpClusterSetParams", "OpClusterRedistConf"})
+
+#: Opcodes that a resource names, but whose handler asks luxid itself.
+NOT_SUBMITTED = frozenset({"OpClusterQuery", "OpInstanceConsole", "OpQuery", "OpQueryFields", "OpTagsGet"})
 
 
-def flatten(ops: list[Any]) -> Iterator[tuple[Any, bool]]:
+def rule_of(op: Any) -> Rule:
+    """What is known of an opcode. Raises UnknownOpcode."""
+    name = type(op).__name__
+    rule = RULES.get(name)
+    if rule is None:
+        raise UnknownOpcode(f"a limited role may not submit {name}")
+    return rule
+
+
+def flatten(ops: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
     """All opcodes of a submission, each with whether it is nested in another."""
     for op in ops:
         yield op, False
@@ -118,21 +182,201 @@ def flatten(ops: list[Any]) -> Iterator[tuple[Any, bool]]:
             yield nested, True
 
 
-def objects_of(op: Any) -> list[tuple[str, str]]:
-    """The (kind, name) of the objects that an opcode names, as far as it is known here."""
+def namings(op: Any) -> list[Naming]:
+    """The objects that an opcode names, as far as it is known here; a field that is empty names none."""
+    if type(op).__name__ in ("OpTagsSet", "OpTagsDel"):
+        kind = "group" if op.kind == constants.TAG_NODEGROUP else op.kind
+        return [Naming("name", kind, op.name or "")]
     rule = RULES.get(type(op).__name__, Rule())
-    kind = getattr(op, "kind", "instance")
-    kind = "group" if kind == "nodegroup" else kind
-    return [(kind, getattr(op, name) or "") for name in (*rule.names, *rule.new_names)]
+    found = []
+    for new, fields in ((False, rule.objects), (True, rule.new)):
+        for name, kind in fields.items():
+            value = getattr(op, name, None)
+            if isinstance(value, list) and name == "target_node":
+                continue  # an export to another cluster: a parameter, not a node
+            for one in value if isinstance(value, list) else [value] if value is not None else []:
+                found.append(Naming(name, kind, one if isinstance(one, str) else "", new))
+    for nic in _network_cards(op):
+        network = nic.get("network")
+        if network is not None and network != constants.VALUE_NONE:
+            found.append(Naming("nics.network", "network", network if isinstance(network, str) else ""))
+    return found
 
 
 def permissions_of(op: Any, nested: bool) -> set[str]:
     """The permissions that an opcode needs beside that of its endpoint (design, 3.3)."""
-    if nested:
-        return {"instances.create"}
+    needed = {"instances.create"} if nested else set()
     if getattr(op, "remove_instance", False):
-        return {"instances.remove"}
-    return set()
+        needed.add("instances.remove")
+    if type(op).__name__ in ("OpInstanceCreate", "OpNetworkAdd") and getattr(op, "tags", None):
+        needed.add("tags.set")
+    return needed
+
+
+def values(op: Any) -> list[tuple[str, Any]]:
+    """The (parameter, value) pairs that an opcode sets, by their names in a policy.
+
+    Handlers fill each field with its default, so what equals its default is not set.
+
+    Raises UnusableParameter.
+    """
+    rule = RULES.get(type(op).__name__, Rule())
+    known = {"name", "kind"} if type(op).__name__.startswith("OpTags") else set()
+    known |= {"instance_uuid", "node_uuid", *rule.new, *rule.objects, *rule.written, *_COMMON}
+    found: list[tuple[str, Any]] = []
+    for parameter, default, _, _ in type(op).GetAllParams():
+        value = getattr(op, parameter, default)
+        if parameter == "target_node" and isinstance(value, list):
+            found.append(("export_target", value))
+        elif parameter in known or value == default or (not default and _is_nothing(value)):
+            continue
+        elif parameter in _DICTIONARIES:
+            found += _entries(parameter, value)
+        elif parameter == "disks":
+            found += _devices("disks", value, _DISK_KEYS)
+        elif parameter == "nics":
+            found += _devices("nics", value, _NIC_KEYS)
+        elif parameter == "tags":
+            found += [("tags", tag) for tag in _list_of("tags", value)]
+        elif type(op).__name__ == "OpInstanceMultiAlloc" and parameter == "instances":
+            continue  # each of them is looked at by itself
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+            found += [(parameter, one) for one in value]
+        else:
+            found.append((parameter, value))
+    return found
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is none; "no" and 0 are values."""
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
+def _dict(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UnusableParameter(f"Parameter '{name}' must be a JSON object")
+    return value
+
+
+def _list_of(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise UnusableParameter(f"Parameter '{name}' must be a list")
+    return list(value)
+
+
+def _entries(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The entries of a dictionary; `memory` is the old name of two of `beparams`."""
+    found = []
+    for key, one in _dict(name, value).items():
+        both = ("minmem", "maxmem") if (name, key) == ("beparams", "memory") else (key,)
+        found += [(f"{name}.{part}", one) for part in both]
+    return found
+
+
+def _devices(name: str, value: Any, keys: frozenset[str]) -> list[tuple[str, Any]]:
+    """What a list of disks or network cards sets, in each of the forms that Ganeti has for it."""
+    found: list[tuple[str, Any]] = []
+    for entry in _list_of(name, value):
+        settings, about = _device(name, entry)
+        found += about
+        for key, one in settings.items():
+            if (name, key) == ("nics", "network") and one != constants.VALUE_NONE:
+                continue  # names an object
+            found.append((f"{name}.{key}" if key in keys else f"{name}.other", one))
+    return found
+
+
+def _device(name: str, entry: Any) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """The settings of one disk or card, and what else its entry says.
+
+    Forms: `{…}`; a number; `[number, {…}]`; `[action, {…}]`; `[action, which, {…}]`.
+
+    Raises UnusableParameter.
+    """
+    if isinstance(entry, dict):
+        return _dict(name, entry), []
+    if isinstance(entry, int) and not isinstance(entry, bool):
+        return {}, [(f"{name}.index", entry)]
+    parts = _list_of(name, entry)
+    if len(parts) not in (2, 3) or not isinstance(parts[-1], dict):
+        raise UnusableParameter(f"Parameter '{name}' has an entry that is none")
+    which = list(parts[:-1])
+    about: list[tuple[str, Any]] = []
+    if which[0] in _ACTIONS:
+        about.append((f"{name}.action", which.pop(0)))
+    elif len(which) == 2:
+        raise UnusableParameter(f"Parameter '{name}' has an entry whose action is not known")
+    for one in which:
+        if isinstance(one, bool) or not isinstance(one, (int, str)):
+            raise UnusableParameter(f"Parameter '{name}' has an entry that is none")
+        number = isinstance(one, int) or one.lstrip("-").isdigit()
+        about.append((f"{name}.index", int(one)) if number else (f"{name}.uuid", one))
+    return _dict(name, parts[-1]), about
+
+
+def _network_cards(op: Any) -> Iterator[dict[str, Any]]:
+    """The settings of each network card that an opcode has."""
+    cards = getattr(op, "nics", None)
+    for entry in cards if isinstance(cards, (list, tuple)) else ():
+        yield _device("nics", entry)[0]
+
+
+def put_network(op: Any, name: str, uuid: str) -> None:
+    """Writes the UUID of a network in place of its name, which may come to mean another."""
+    for settings in _network_cards(op):
+        if settings.get("network") == name:
+            settings["network"] = uuid
+
+
+def put_uuids(op: Any, uuid_of: Mapping[tuple[str, str], str]) -> None:
+    """Writes the UUID of each object that an opcode names, where it has a field for it.
+
+    `uuid_of` maps (kind, name). A job whose name has come to mean another object is then refused by
+    Ganeti itself.
+    """
+    rule = rule_of(op)
+    for uuid_field, name_field in rule.uuids.items():
+        kind, value = rule.objects[name_field], getattr(op, name_field, None)
+        if isinstance(value, list):
+            setattr(op, uuid_field, [uuid_of[kind, one] for one in value] or None)
+        else:
+            setattr(op, uuid_field, None if value is None else uuid_of[kind, value])
+    for naming in namings(op):
+        if naming.field == "nics.network":
+            put_network(op, naming.name, uuid_of["network", naming.name])
+    for parameter, written in rule.written.items():
+        setattr(op, parameter, written)
+
+
+_SIZES = ("memory", "minmem", "maxmem")
+_NUMBERS = ("vcpus", "spindle_use")
+
+
+def normalise(op: Any) -> None:
+    """Turns sizes and numbers that came as text into numbers, so that they are read once.
+
+    A limit compares numbers, and Ganeti reads `8G` in its own way, later.
+
+    Raises UnusableParameter.
+    """
+    beparams = getattr(op, "beparams", None)
+    if beparams:
+        for key, value in _dict("beparams", beparams).items():
+            if value != constants.VALUE_DEFAULT and isinstance(value, str) and key in _SIZES + _NUMBERS:
+                beparams[key] = _number(f"beparams.{key}", value, key in _SIZES)
+    disks = getattr(op, "disks", None)
+    for entry in disks if isinstance(disks, (list, tuple)) else ():
+        settings = _device("disks", entry)[0]
+        for key in ("size", "spindles"):
+            if isinstance(settings.get(key), str):
+                settings[key] = _number(f"disks.{key}", settings[key], False)
+
+
+def _number(name: str, text: str, unit: bool) -> int:
+    try:
+        return int(utils.ParseUnit(text)) if unit else int(text)
+    except (ValueError, errors.GenericError) as err:
+        raise UnusableParameter(f"Parameter '{name}' must be a number") from err
 
 
 def check_values(op: Any) -> None:
@@ -143,38 +387,18 @@ def check_values(op: Any) -> None:
     Raises UnusableParameter.
     """
     for name in op.GetAllSlots():
-        if not _is_plain(getattr(op, name, None)):
+        if not is_plain(getattr(op, name, None)):
             raise UnusableParameter(f"Parameter '{name}' holds a text that is not ASCII, or a number without end")
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a value is one that luxid can read: ASCII, and finite."""
     if isinstance(value, str):
         return value.isascii()
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return True
-
-
-def check_parameters(op: Any) -> None:
-    """Refuses what a limited role may not set.
-
-    Handlers fill each field with its default, so what equals its default is not set.
-
-    Raises ParameterRefused.
-    """
-    name = type(op).__name__
-    rule = RULES.get(name)
-    if rule is None:
-        raise ParameterRefused(f"a limited role may not submit {name}")
-    written = {"instance_uuid", *rule.names, *rule.new_names, *rule.written, *_COMMON}
-    for parameter, default, _, _ in type(op).GetAllParams():
-        value = getattr(op, parameter, default)
-        if parameter in written or value == default or (not default and _is_nothing(value)):
-            continue
-        check = rule.settable.get(parameter)
-        if check is None or not check(value):
-            raise ParameterRefused(f"parameter {parameter} of {name} may not be set to this by a limited role")

@@ -476,6 +476,11 @@ class Cluster:
             lines.append(self._defaults)
             with open(self.node_path(node, "etc/default/ganeti"), "a", encoding="utf-8") as stream:
                 stream.write("\n".join(lines) + "\n")
+            if "file" in self._disk_templates:
+                # On each node the directory of the master: instances name one path for all.
+                directory = self.node_path(self.master, "srv/ganeti/file-storage")
+                os.makedirs(directory, exist_ok=True)
+                _write(self.node_path(node, "etc/ganeti/file-storage-paths"), directory + "\n")
             target = self.node_path(node, "srv/ganeti/os/noop")
             shutil.copytree("/usr/share/ganeti/os/noop", target, symlinks=True)
         inside = f"nsenter -t {self._init} -m -n -p -r -w"

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Filters of luxid: a scope in its language, and what a user's own filter may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ganeti_ext.errors import ExtError
+from ganeti_ext.policy.model import Selector
+from ganeti_ext.policy.pattern import Pattern
+from ganeti_ext.rapi.opcodes import is_plain
+
+#: What a filter of a user may be at most: deep, and long.
+_MAX_DEPTH = 20
+_MAX_PARTS = 1000
+
+_OPERATORS_LOGIC = ("&", "|")
+_OPERATORS_BINARY = ("=", "==", "!=", "<", ">", "<=", ">=", "=~", "=[]")
+
+
+class BadFilter(ExtError):
+    """A filter that luxid could not read, or that names what its user may not see."""
+
+
+class Filter(NamedTuple):
+    """A filter for luxid (None lets all through), and whether it lets through just what it should.
+
+    One that does not lets through more, never less: what comes back is looked at again.
+    """
+
+    filter: list[Any] | None
+    exact: bool
+
+
+def of_selectors(kind: str, selectors: Sequence[Selector]) -> Filter:
+    """The filter for objects of a kind that one of some selectors picks."""
+    parts = [_of_selector(kind, selector) for selector in selectors]
+    if any(part.filter is None for part in parts):
+        return Filter(None, all(part.exact for part in parts if part.filter is None))
+    if not parts:
+        return Filter(["!", ["=~", "name", ""]], True)  # an empty expression is in every name
+    exact = all(part.exact for part in parts)
+    return Filter(parts[0].filter if len(parts) == 1 else ["|", *(part.filter for part in parts)], exact)
+
+
+def _of_selector(kind: str, selector: Selector) -> Filter:
+    parts: list[list[Any]] = []
+    exact = selector.inside is None
+    if selector.name:
+        parts.append(_matches("name", selector.name))
+    if selector.tag:
+        if all(pattern.literal for pattern in selector.tag):
+            parts.append(_either([["=[]", "tags", pattern.text] for pattern in selector.tag]))
+        else:
+            exact = False  # luxid knows no patterns for what is in a list
+    if selector.group and kind in ("instance", "node"):
+        parts.append(_matches("pnode.group" if kind == "instance" else "group", selector.group))
+        exact = exact and kind == "node"  # an instance's other nodes must be inside, too
+    elif selector.group and kind == "group":
+        parts.append(_matches("name", selector.group))
+    elif selector.group:
+        return Filter(["!", ["=~", "name", ""]], True)  # a network is in no group
+    if not parts:
+        return Filter(None, exact)
+    return Filter(parts[0] if len(parts) == 1 else ["&", *parts], exact)
+
+
+def _either(parts: list[list[Any]]) -> list[Any]:
+    return parts[0] if len(parts) == 1 else ["|", *parts]
+
+
+def _matches(name: str, patterns: Sequence[Pattern]) -> list[Any]:
+    """A field matches one of some patterns: one expression, anchored (`facts.md`)."""
+    alternatives = "|".join(pattern.regex.pattern for pattern in patterns)
+    return ["=~", name, rf"\A(?:{alternatives})\z"]
+
+
+def check(qfilter: Any, allowed: Callable[[str], bool]) -> None:
+    """Checks a user's own filter: its form, and that each field in it is one of the `allowed`.
+
+    Luxid would say of a wrong one what it found in somebody's row (`threats.md`).
+
+    Raises BadFilter.
+    """
+    count = 0
+
+    def walk(part: Any, depth: int) -> None:
+        nonlocal count
+        count += 1
+        if depth > _MAX_DEPTH or count > _MAX_PARTS:
+            raise BadFilter("the filter is too large")
+        if not isinstance(part, list) or not part or not isinstance(part[0], str):
+            raise BadFilter("a filter is a list whose first entry is an operator")
+        operator, operands = part[0], part[1:]
+        if operator in _OPERATORS_LOGIC:
+            for one in operands:
+                walk(one, depth + 1)
+            return
+        if operator == "!" and len(operands) == 1:
+            walk(operands[0], depth + 1)
+            return
+        if operator == "?" and len(operands) == 1:
+            field = operands[0]
+        elif operator in _OPERATORS_BINARY and len(operands) == 2:
+            field, value = operands
+            if not isinstance(value, (str, int, bool)) or not is_plain(value):
+                raise BadFilter("a value of a filter is a text or a number")
+        else:
+            raise BadFilter(f"a filter has no operator {operator[:10]!r} with {len(operands)} operands")
+        if not isinstance(field, str) or not is_plain(field):
+            raise BadFilter("a field of a filter is a name")
+        if not allowed(field):
+            raise BadFilter(f"field {field[:60]} may not be used in a filter")
+
+    walk(qfilter, 0)

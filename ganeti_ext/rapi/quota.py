@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Quotas: what a role's scope holds, what queued jobs will add, and whether there is room for more."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ganeti import constants, pathutils
+
+from ganeti_ext.errors import ExtError
+from ganeti_ext.policy.model import Quota, Role, Target
+from ganeti_ext.rapi.lookup import FIELDS, plain_rows, target_of
+
+#: Only the daemon's user can write there.
+LOCK_FILE = pathutils.RAPI_DATA_DIR + "/quota.lock"
+
+#: Seconds that a request waits for another one to be counted and submitted.
+LOCK_TIMEOUT = 10.0
+
+#: States of a job that may still add something.
+_UNFINISHED = frozenset(
+    {
+        constants.JOB_STATUS_QUEUED,
+        constants.JOB_STATUS_WAITING,
+        constants.JOB_STATUS_CANCELING,
+        constants.JOB_STATUS_RUNNING,
+    }
+)
+
+_USAGE_FIELDS = ("be/vcpus", "be/maxmem", "disk.sizes")
+
+
+class QuotaExceeded(ExtError):
+    """There is no room for what a request would add; its text says of what."""
+
+
+class QuotaBusy(ExtError):
+    """Other requests were being counted for too long."""
+
+
+@dataclass
+class Size:
+    """How much one instance is: processors, MiB of memory, and MiB of each disk."""
+
+    vcpus: int = 0
+    memory: int = 0
+    disks: list[int] = field(default_factory=list)
+
+    @property
+    def disk(self) -> int:
+        """All its disks together, in MiB."""
+        return sum(self.disks)
+
+
+def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str, Any]) -> Size:
+    """How much an instance is once an opcode (as Ganeti stores it) has run.
+
+    `before` is None for one that it makes; `defaults` are the cluster's `beparams`. What is only
+    taken away does not count before the job has run.
+    """
+    size = Size(before.vcpus, before.memory, list(before.disks)) if before else Size()
+    wanted = op.get("beparams") or {}
+    vcpus = _resulting(wanted.get("vcpus"), defaults.get("vcpus", 1), None if before is None else size.vcpus)
+    memory = wanted.get("maxmem", wanted.get("memory"))
+    size.vcpus = vcpus
+    size.memory = _resulting(memory, defaults.get("maxmem", 0), None if before is None else size.memory)
+    kind = op.get("OP_ID")
+    if kind == "OP_INSTANCE_GROW_DISK":
+        disk, amount = int(op["disk"]), int(op["amount"])
+        if disk < len(size.disks):
+            size.disks[disk] = amount if op.get("absolute") else size.disks[disk] + amount
+    else:
+        for entry in op.get("disks") or ():
+            settings = entry if isinstance(entry, Mapping) else entry[-1] if isinstance(entry, (list, tuple)) else {}
+            added = kind == "OP_INSTANCE_CREATE" or (isinstance(entry, (list, tuple)) and entry[0] == "add")
+            if added and isinstance(settings, Mapping):
+                size.disks.append(int(settings.get("size") or 0))
+    if before is not None:
+        size.vcpus, size.memory = max(size.vcpus, before.vcpus), max(size.memory, before.memory)
+    return size
+
+
+def _resulting(wanted: Any, default: Any, before: int | None) -> int:
+    if wanted is None:
+        return int(default) if before is None else before
+    return int(default) if wanted == constants.VALUE_DEFAULT else int(wanted)
+
+
+_COUNTED = ("OP_INSTANCE_CREATE", "OP_INSTANCE_SET_PARAMS", "OP_INSTANCE_GROW_DISK")
+
+
+def changes_size(op: Mapping[str, Any]) -> bool:
+    """Whether an opcode (as Ganeti stores it) may add to what a scope holds."""
+    return op.get("OP_ID") in (*_COUNTED, "OP_INSTANCE_MULTI_ALLOC")
+
+
+def _sized(ops: Any) -> Iterator[Mapping[str, Any]]:
+    """The opcodes of a job, nested ones too, that add to an instance."""
+    for op in ops or ():
+        if op.get("OP_ID") == "OP_INSTANCE_MULTI_ALLOC":
+            yield from _sized(op.get("instances"))
+        elif op.get("OP_ID") in _COUNTED:
+            yield op
+
+
+class Counter:
+    """Counts for one role of one user; `luxi` is Ganeti's client."""
+
+    def __init__(self, luxi: Any, role: Role) -> None:
+        self._luxi = luxi
+        self._role = role
+
+    def check(self, ops: list[Mapping[str, Any]]) -> None:
+        """Checks that there is room for what some opcodes (as Ganeti stores them) add.
+
+        Raises QuotaExceeded. Call it within `locked`, and submit there, too.
+        """
+        quota = self._role.quota
+        assert quota is not None
+        # The queue first: what finishes in between is then counted twice at worst, never not at all.
+        queued = [
+            op
+            for row in self._luxi.QueryJobs(None, ["status", "ops"])
+            if row and row[0] in _UNFINISHED
+            for op in _sized(row[1])
+        ]
+        sizes = self._sizes()
+        defaults = self._luxi.QueryClusterInfo()["beparams"]["default"]
+        for op in queued:
+            self._apply(op, sizes, defaults)
+        before = _total(sizes)
+        for op in _sized(ops):
+            self._apply(op, sizes, defaults, asked=True)
+        after = _total(sizes)
+        for name, text in (("instances", "instances"), ("vcpus", "vcpus"), ("memory", "MiB of memory"), ("disk", "MiB of disk")):
+            limit = getattr(quota, name)
+            if limit is not None and getattr(after, name) > limit and getattr(after, name) > getattr(before, name):
+                raise QuotaExceeded(
+                    f"quota: {getattr(before, name)} of {limit} {text} are taken,"
+                    f" and this needs {getattr(after, name) - getattr(before, name)}"
+                )
+
+    def _sizes(self) -> dict[str, Size]:
+        """The instances that the role is about, by name."""
+        fields = FIELDS["instance"]
+        rows = plain_rows(self._luxi.Query(constants.QR_INSTANCE, [*fields, *_USAGE_FIELDS], None))
+        return {
+            row[0]: Size(row[len(fields)] or 0, row[len(fields) + 1] or 0, list(row[len(fields) + 2] or ()))
+            for row in rows
+            if self._role.covers(target_of("instance", row))
+        }
+
+    def _apply(
+        self, op: Mapping[str, Any], sizes: dict[str, Size], defaults: Mapping[str, Any], asked: bool = False
+    ) -> None:
+        name = str(op.get("instance_name"))
+        if op.get("OP_ID") == "OP_INSTANCE_CREATE":
+            if name not in sizes and (asked or self._will_hold(op)):
+                sizes[name] = size_after(op, None, defaults)
+        elif name in sizes:
+            sizes[name] = size_after(op, sizes[name], defaults)
+
+    def _will_hold(self, op: Mapping[str, Any]) -> bool:
+        """Whether the role will be about an instance that a queued job makes.
+
+        Where its place is not known yet, it counts.
+        """
+        tags = frozenset(tag for tag in op.get("tags") or () if isinstance(tag, str))
+        target = Target("instance", str(op.get("instance_name")), tags, None)
+        scope = self._role.scope
+        return scope is None or any(selector.may_match(target) for selector in scope.instances)
+
+
+@dataclass
+class _Total:
+    instances: int
+    vcpus: int
+    memory: int
+    disk: int
+
+
+def _total(sizes: Mapping[str, Size]) -> _Total:
+    every = sizes.values()
+    return _Total(len(sizes), sum(s.vcpus for s in every), sum(s.memory for s in every), sum(s.disk for s in every))
+
+
+@contextlib.contextmanager
+def locked(
+    path: str = LOCK_FILE,
+    timeout: float = LOCK_TIMEOUT,
+    _sleep_fn: Callable[[float], None] = time.sleep,
+    _clock_fn: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Keeps all other requests with a quota out, between the count and the submission.
+
+    Raises QuotaBusy after `timeout` seconds, OSError if the lock cannot be had at all.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = _clock_fn() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if _clock_fn() > deadline:
+                    raise QuotaBusy("other requests are being counted: try again") from None
+                _sleep_fn(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def has_limits(quota: Quota | None) -> bool:
+    """Whether a quota limits anything."""
+    return quota is not None and quota != Quota()
