@@ -133,8 +133,7 @@ def _place(role: Role, target: Target, groups: Iterable[str]) -> Decision | str:
         if role.covers(target._replace(groups=frozenset([group])))
         # That the nodes are inside can be told from the group alone, or the request names them.
         and (
-            not scope.nodes
-            or any(not one.name and not one.tag and _in_group(one.group, group) for one in scope.nodes)
+            not scope.nodes or any(not one.name and not one.tag and _in_group(one.group, group) for one in scope.nodes)
         )
     ]
     if len(fitting) == 1:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from ganeti_ext.policy.pattern import Pattern
+from ganeti_ext.policy.pattern import Pattern, Patterns
 
 Scalar = Union[bool, int, str]
 
@@ -53,6 +53,16 @@ class Limit:
 
 ANY = Limit(anything=True)
 
+#: The forms of a parameter -> the limits that a role may set to it.
+FORMS = {
+    "text": "patterns",
+    "number": "whole numbers, or a range",
+    "size": "sizes, or a range of them",
+    "flag": "`true`, `false`",
+    "any": "patterns, whole numbers, `true`, `false`, or a range of numbers",
+    "other": '`"*"` alone',
+}
+
 
 def _texts(*words: str) -> Limit:
     return Limit(tuple(Pattern(word) for word in words))
@@ -60,7 +70,7 @@ def _texts(*words: str) -> Limit:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: `form` is text, number, size (MiB), flag, or other (not to be limited by value).
+    """One parameter: `form` is one of FORMS.
 
     `restricted` is what the preset of that name allows, None for nothing.
     """
@@ -73,12 +83,12 @@ class Parameter:
 #: Parameters of OS and hypervisor have names that depend on either; the pattern of a name ->
 #: what is said of it.
 OPEN_ENDED = {
-    "osparams": Parameter("text", "a parameter of the OS"),
-    "osparams_private": Parameter("text", "a parameter of the OS that is kept out of Ganeti's logs"),
-    "osparams_secret": Parameter("text", "a parameter of the OS that is kept nowhere"),
-    "hvparams": Parameter("text", "a parameter of the hypervisor: many are as good as root on the node"),
-    "ndparams": Parameter("text", "a parameter of the node or group"),
-    "ext_params": Parameter("text", "a parameter of an external storage"),
+    "osparams": Parameter("any", "a parameter of the OS"),
+    "osparams_private": Parameter("any", "a parameter of the OS that is kept out of Ganeti's logs"),
+    "osparams_secret": Parameter("any", "a parameter of the OS that is kept nowhere"),
+    "hvparams": Parameter("any", "a parameter of the hypervisor: many are as good as root on the node"),
+    "ndparams": Parameter("any", "a parameter of the node or group"),
+    "ext_params": Parameter("any", "a parameter of an external storage"),
 }
 _INNER = re.compile("[A-Za-z0-9_-]+")
 
@@ -114,8 +124,9 @@ PARAMETERS: Mapping[str, Parameter] = {
         "kind of disks",
         _texts("diskless", "plain", "drbd", "file", "sharedfile", "gluster", "rbd"),
     ),
-    "disks.action": Parameter("text", "what is done with disks: add, remove, modify, attach, detach",
-                              _texts("add", "remove", "modify")),
+    "disks.action": Parameter(
+        "text", "what is done with disks: add, remove, modify, attach, detach", _texts("add", "remove", "modify")
+    ),
     "disks.index": Parameter("number", "number of a disk that is there", ANY),
     "disks.size": Parameter("size", "size of a disk", ANY),
     "disks.mode": Parameter("text", "ro or rw", ANY),
@@ -132,8 +143,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "disk": Parameter("number", "number of the disk that grows", ANY),
     "amount": Parameter("size", "by how much a disk grows", ANY),
     "absolute": Parameter("flag", "the amount is the new size", ANY),
-    "nics.action": Parameter("text", "what is done with network cards: add, remove, modify",
-                             _texts("add", "remove", "modify")),
+    "nics.action": Parameter(
+        "text", "what is done with network cards: add, remove, modify", _texts("add", "remove", "modify")
+    ),
     "nics.index": Parameter("number", "number of a card that is there", ANY),
     "nics.bridge": Parameter("text", "bridge, the old name of link"),
     "nics.ip": Parameter("text", "address; pool takes one of the network's", _texts("pool")),
@@ -262,7 +274,7 @@ class Parameters:
 
     limits: Mapping[str, Limit] = field(default_factory=dict)
     #: Patterns of tags that no limited role may set or remove (design, 3.2).
-    protected: tuple[Pattern, ...] = ()
+    protected: Patterns = field(default_factory=Patterns)
 
     def refusal(self, values: Iterable[tuple[str, Any]]) -> str:
         """Why one of some (parameter, value) pairs is refused; empty if none is."""
@@ -272,7 +284,7 @@ class Parameters:
                 return f"parameter {name} may not be set"
             if limit.anything is not True and not limit.allows(value):
                 return f"parameter {name} may not be set to this: allowed is {limit}"
-            if name == "tags" and any(pattern.matches(value) for pattern in self.protected):
+            if name == "tags" and self.protected.matches(value):
                 return "parameter tags may not hold a tag that a policy goes by"
         return ""
 

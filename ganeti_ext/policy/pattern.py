@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
-import functools
 import re
+from collections.abc import Iterable, Iterator
 
 #: The name of an object as a limited role may write it: Ganeti expands short names,
 #: ignores case and folds Unicode, each call in its own way (`threats.md`), so only the full
 #: name in lower-case ASCII means an object, and a name that cannot be one means none.
-_LABEL = "[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
-_EXACT_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_MAX_NAME = 253
+_EXACT_NAME = re.compile(r"[a-z0-9]+(?:(?:[_-]+|\.)[a-z0-9]+)*")
+MAX_NAME = 253
+_MAX_LABEL = 63
 
 USER = "{user}"
+
+#: More would make it hard to say what a pattern means.
+MAX_STARS = 4
+
+#: The longest tag that Ganeti takes.
+MAX_TAG = 128
 
 #: What a pattern of the policy may hold, `{user}` aside: in a name, and in a tag (Ganeti's
 #: own letters of a tag).
@@ -28,49 +34,60 @@ USER_IN_TAG = re.compile("[A-Za-z0-9_.@-]+")
 
 def is_exact_name(name: object) -> bool:
     """Whether `name` is a full name in the one spelling that is decided on."""
-    return isinstance(name, str) and len(name) <= _MAX_NAME and _EXACT_NAME.fullmatch(name) is not None
+    if not isinstance(name, str) or len(name) > MAX_NAME or _EXACT_NAME.fullmatch(name) is None:
+        return False
+    return len(name) <= _MAX_LABEL or max(map(len, name.split("."))) <= _MAX_LABEL
 
 
 class Pattern:
     """A pattern: `*` stands for any characters, dots too, and `?` for one.
 
-    Nearly all patterns are a text, a prefix or a suffix, which are compared as they are; an
-    expression is compiled for the others alone, when they are first asked.
+    Nearly all patterns are a text, a prefix or a suffix, which are compared as they are.
     """
 
-    __slots__ = ("text", "per_user", "_head", "_tail", "_simple", "__dict__")
+    __slots__ = ("text", "per_user", "literal", "_simple", "_head", "_tail", "_shortest")
 
     def __init__(self, text: str) -> None:
         self.text = text
+        #: Whether it has to be bound to a user first: unbound, it matches nothing that is a name.
         self.per_user = USER in text
-        head, star, tail = text.partition("*")
-        self._simple = "?" not in text and "*" not in tail
-        self._head, self._tail = (head, tail) if star else (text, None)
+        self._head, star, self._tail = text.partition("*")
+        self._shortest = len(text) - len(star)
+        self._simple = "?" not in text and "*" not in self._tail
+        #: Whether it means one text only.
+        self.literal = self._simple and not star
 
     def matches(self, name: str) -> bool:
-        """Whether `name` is one of those that the pattern means.
+        """Whether `name` is one of those that the pattern means."""
+        if self.literal:
+            return name == self.text
+        if self._simple:
+            return name.endswith(self._tail) and name.startswith(self._head) and len(name) >= self._shortest
+        return self._fits(name)
 
-        A pattern that holds `{user}` has to be bound first: unbound, it matches nothing that is
-        a name.
-        """
-        if not self._simple:
-            return self.regex.fullmatch(name) is not None
-        if self._tail is None:
-            return name == self._head
-        return (
-            name.endswith(self._tail) and name.startswith(self._head) and len(name) >= len(self._head) + len(self._tail)
-        )
+    def _fits(self, name: str) -> bool:
+        """Takes each part between two stars where it first fits: no name takes long, as it could
+        with a regular expression, which tries all places."""
+        first, *middle = self.text.split("*")
+        if not middle:
+            return len(first) == len(name) and _is_at(first, name, 0)
+        last = middle.pop()
+        end = len(name) - len(last)
+        if end < len(first) or not (_is_at(first, name, 0) and _is_at(last, name, end)):
+            return False
+        place = len(first)
+        for part in middle:
+            place = _find(part, name, place, end)
+            if place < 0:
+                return False
+            place += len(part)
+        return True
 
     @property
-    def literal(self) -> bool:
-        """Whether the pattern means one text only."""
-        return self._simple and self._tail is None
-
-    @functools.cached_property
-    def regex(self) -> re.Pattern[str]:
+    def regex(self) -> str:
         """The pattern as a regular expression, to be anchored by whoever uses it."""
         wild = {"*": ".*", "?": "."}
-        return re.compile("".join(wild.get(char) or re.escape(char) for char in self.text), re.DOTALL)
+        return "".join(wild.get(char) or re.escape(char) for char in self.text)
 
     def bound(self, user: str) -> Pattern:
         """The pattern with the user's name in place of `{user}`."""
@@ -88,3 +105,43 @@ class Pattern:
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
+
+
+class Patterns:
+    """Many patterns as one: those that mean one text are looked up, and only the others compared."""
+
+    __slots__ = ("_texts", "_wild")
+
+    def __init__(self, patterns: Iterable[Pattern] = ()) -> None:
+        different = dict.fromkeys(patterns)
+        self._texts = frozenset(pattern.text for pattern in different if pattern.literal)
+        self._wild = tuple(pattern for pattern in different if not pattern.literal)
+
+    def matches(self, name: str) -> bool:
+        """Whether one of them matches."""
+        if name in self._texts:
+            return True
+        for pattern in self._wild:
+            if pattern.matches(name):
+                return True
+        return False
+
+    def __iter__(self) -> Iterator[Pattern]:
+        yield from map(Pattern, sorted(self._texts))
+        yield from self._wild
+
+
+def _is_at(part: str, name: str, place: int) -> bool:
+    """Whether `name` goes on with `part` at a place, `?` being any one character."""
+    if "?" not in part:
+        return name.startswith(part, place)
+    there = name[place : place + len(part)]
+    return len(there) == len(part) and all(wanted in ("?", char) for wanted, char in zip(part, there))
+
+
+def _find(part: str, name: str, place: int, end: int) -> int:
+    """The first place from `place` on where `part` is in `name` before `end`; -1 if there is none."""
+    if "?" not in part:
+        return name.find(part, place, end)
+    places = range(place, end - len(part) + 1)
+    return next((start for start in places if _is_at(part, name, start)), -1)
