@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ganeti_ext.policy.accounts import Account
-from ganeti_ext.policy.model import Role, Target
+from ganeti_ext.policy.model import Deny, Role, Scope, Target
 
 
 class Refusal(enum.Enum):
@@ -63,26 +63,35 @@ def decide(
     permissions: Sequence[str],
     targets: Sequence[Target],
     values: Sequence[tuple[str, Any]] = (),
-    groups: Iterable[str] = (),
+    implied: Sequence[tuple[str, Any]] = (),
 ) -> Decision:
     """Decides on a request that needs all `permissions`, touches all `targets` and sets `values`.
 
     One role must grant all of it (design, 3.3): two roles that each grant a half do not add
     up, or the objects of one would be open to the permissions of the other. `values` are pairs of a
-    parameter's name and its value. `groups` are the names of the cluster's groups, for objects
-    whose place is not chosen yet.
+    parameter's name and its value; `implied` are those that result without being set.
     """
     roles = granting_roles(account, permissions)
     if isinstance(roles, Decision):
         return roles
+    return decide_among(roles, account, permissions, targets, values, implied)
+
+
+def decide_among(
+    roles: Sequence[Role],
+    account: Account,
+    permissions: Sequence[str],
+    targets: Sequence[Target],
+    values: Sequence[tuple[str, Any]] = (),
+    implied: Sequence[tuple[str, Any]] = (),
+) -> Decision:
+    """The same among some roles of which each grants all of the permissions."""
     deny = account.denied(permissions, targets) if account.denies else None
     refused: Decision | None = None
     for role in roles:
-        decision = _by_role(role, targets, values, groups)
-        if decision.allowed:
-            if deny is not None:
-                return Decision(None, Refusal.DENIED, f"{deny.name} forbids it", deny.name)
-            return decision
+        decision = _by_role(role, targets, values, implied)
+        if decision.role is not None:
+            return decision if deny is None else _denied(deny)
         # What is inside of a role and refused by its parameters tells more than what is outside.
         if refused is None or refused.refusal is Refusal.OUTSIDE:
             refused = decision
@@ -90,68 +99,57 @@ def decide(
     for role in roles:
         if role.warn:
             if deny is not None:
-                return Decision(None, Refusal.DENIED, f"{deny.name} forbids it", deny.name)
-            return Decision(role, rule=f"role {role.name}", reason="mode: warn", warning=refused.reason)
+                return _denied(deny)
+            return Decision(role, None, "mode: warn", f"role {role.name}", warning=refused.reason)
     if refused.refusal is Refusal.OUTSIDE and not all(role.limited for role in roles):
         # A role without a scope hides nothing: its user may know that it is about one kind.
         return Decision(None, Refusal.PERMISSION, refused.reason, refused.rule)
     return refused
 
 
+def _denied(deny: Deny) -> Decision:
+    return Decision(None, Refusal.DENIED, f"{deny.name} forbids it", deny.name)
+
+
 def _by_role(
-    role: Role, targets: Sequence[Target], values: Sequence[tuple[str, Any]], groups: Iterable[str]
+    role: Role,
+    targets: Sequence[Target],
+    values: Sequence[tuple[str, Any]],
+    implied: Sequence[tuple[str, Any]],
 ) -> Decision:
     """What one role says."""
     places: dict[str, str] = {}
     for target in targets:
-        if role.covers(target):
-            if target.groups is None and role.scope is not None and role.scope.nodes:
-                place = _place(role, target, groups)  # its nodes have to be inside, too
-            else:
-                continue
-        elif target.groups is None and role.scope is not None:
-            place = _place(role, target, groups)
-        else:
+        scope = role.scope
+        if target.groups is None and scope is not None:
+            place = _place(role, scope, target)
+            if isinstance(place, Decision):
+                return place
+            if place:
+                places[target.name] = place
+        elif not role.covers(target):
             return _outside(role, targets)
-        if isinstance(place, Decision):
-            return place
-        places[target.name] = place
     if role.parameters is not None:
-        reason = role.parameters.refusal(values)
+        reason = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
         if reason:
             return Decision(None, Refusal.PARAMETER, f"{reason}, by role {role.name}", f"role {role.name}")
     return Decision(role, None, f"granted by role {role.name}", f"role {role.name}", places)
 
 
-def _place(role: Role, target: Target, groups: Iterable[str]) -> Decision | str:
-    """The one group in which a new object is inside of the role, where it is for the allocator to choose."""
-    scope = role.scope
-    assert scope is not None
-    fitting = [
-        group
-        for group in groups
-        if role.covers(target._replace(groups=frozenset([group])))
-        # That the nodes are inside can be told from the group alone, or the request names them.
-        and (
-            not scope.nodes or any(not one.name and not one.tag and _in_group(one.group, group) for one in scope.nodes)
-        )
-    ]
+def _place(role: Role, scope: Scope, target: Target) -> Decision | str:
+    """The one group that a new instance has to be put into; empty if any will do."""
+    if not target.named and not scope.nodes and role.covers(target):
+        return ""
+    fitting = [group.name for group in target.choices if scope.fits(target, group, role.stamps)]
     if len(fitting) == 1:
         return fitting[0]
+    rule = f"role {role.name}"
     if fitting:
-        return Decision(
-            None,
-            Refusal.PLACE,
-            f"parameter group_name must name one of the groups {', '.join(sorted(fitting))}",
-            f"role {role.name}",
-        )
-    if scope.nodes and scope.may_hold(target.kind, target.name):
-        return Decision(None, Refusal.PLACE, "parameter pnode must name a node of the role", f"role {role.name}")
+        names = ", ".join(sorted(fitting))
+        return Decision(None, Refusal.PLACE, f"parameter group_name must name one of {names}, by {rule}", rule)
+    if not target.named and scope.nodes and role.covers(target):
+        return Decision(None, Refusal.PLACE, f"parameter pnode must name a node that is inside of {rule}", rule)
     return _outside(role, [target])
-
-
-def _in_group(patterns: Iterable[Any], group: str) -> bool:
-    return any(pattern.matches(group) for pattern in patterns)
 
 
 def _outside(role: Role, targets: Sequence[Target]) -> Decision:

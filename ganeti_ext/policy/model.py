@@ -24,7 +24,8 @@ class Target(NamedTuple):
     """One object that a request touches, with what a policy can go by.
 
     `groups` are the names of the groups of all its nodes (of a node its group, of a group
-    itself); None is a placement that nobody has chosen yet. `new` is an object that the
+    itself); None is a placement that nobody has chosen yet, out of the groups in `choices`, and
+    `named` says that the request named that group. `new` is an object that the
     request makes: its tags are those that the role will stamp, and `tags` what the client sent.
     """
 
@@ -33,6 +34,8 @@ class Target(NamedTuple):
     tags: frozenset[str] = frozenset()
     groups: frozenset[str] | None = frozenset()
     new: bool = False
+    choices: tuple[Target, ...] = ()  # type: ignore[misc]  # a tuple of its own kind
+    named: bool = False
 
 
 def _any(patterns: Iterable[Pattern], word: str) -> bool:
@@ -59,9 +62,14 @@ class Selector:
             return False
         if self.tag and not any(_any(self.tag, tag) for tag in tags):
             return False
-        if self.group and not (target.groups and all(_any(self.group, group) for group in target.groups)):
+        if self.group and not self.in_groups(target.groups or ()):
             return False
         return self.inside is None or self.inside(target.name) is True
+
+    def in_groups(self, groups: Iterable[str]) -> bool:
+        """Whether all of some groups, at least one, are those of the selector."""
+        names = list(groups)
+        return bool(names) and all(_any(self.group, name) for name in names)
 
     def may_match(self, target: Target) -> bool:
         """Whether the object could be picked, wherever it is in doubt: for what forbids.
@@ -121,6 +129,24 @@ class Scope:
             if selector.matches(target, tags):
                 return is_exact_name(target.name)
         return False
+
+    def limits_groups(self) -> bool:
+        """Whether it matters in which group an instance is."""
+        return bool(self.nodes) or any(selector.group for selector in self.instances)
+
+    def fits(self, target: Target, group: Target, stamps: frozenset[str]) -> bool:
+        """Whether a new instance, without a place yet, is inside once it is put into a group.
+
+        That its nodes are inside can be told from the group alone, or else the request has to name
+        them. Whoever names the group has to be allowed to: the scope must be about groups.
+        """
+        placed = target._replace(groups=frozenset([group.name]))
+        if not self.holds(placed, stamps):
+            return False
+        about = [one for one in (*self.instances, *self.nodes) if one.group and one.in_groups([group.name])]
+        if self.nodes and not any(not one.name and not one.tag for one in about if one in self.nodes):
+            return False
+        return not target.named or bool(about) or self.holds(group)
 
     def may_hold(self, kind: str, name: str) -> bool:
         """Whether an object could be inside as far as its name tells."""
@@ -182,6 +208,18 @@ class Role:
         if self.scope is not None:
             return self.scope.holds(target, self.stamps)
         return self.kind is None or self.kind == target.kind
+
+    def may_touch(self, kind: str, name: str) -> bool:
+        """Whether the role could be about an object, as far as its name tells."""
+        if self.scope is None or self.warn:
+            return self.kind in (None, kind)
+        return self.scope.may_hold(kind, name)
+
+    def may_choose(self, kind: str) -> bool:
+        """Whether a request may choose a node, a group or a network for an instance at all."""
+        if self.scope is None or self.warn:
+            return True
+        return bool(self.scope.of(kind)) or (kind == "group" and self.scope.limits_groups())
 
     def bound(self, user: str) -> Role | None:
         """The role with the user's name for `{user}`; None if it grants him nothing (design, 3.2)."""

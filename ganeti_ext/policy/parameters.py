@@ -288,5 +288,9 @@ class Parameters:
                 return "parameter tags may not hold a tag that a policy goes by"
         return ""
 
+    def refusal_of_implied(self, values: Iterable[tuple[str, Any]]) -> str:
+        """The same for values that result without being set: only a limit that there is can refuse them."""
+        return self.refusal((name, value) for name, value in values if name in self.limits)
+
 
 RESTRICTED = Parameters(PRESETS["restricted"])

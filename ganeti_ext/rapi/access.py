@@ -12,7 +12,7 @@ from typing import Any
 from ganeti import pathutils, utils
 
 from ganeti_ext.errors import ExtError
-from ganeti_ext.policy.accounts import Account, resolve
+from ganeti_ext.policy.accounts import Account, Grants, account_of, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
@@ -147,7 +147,7 @@ class AccessControl:
         None stands for a file that cannot be read: nobody gets in, and what was closed to
         the anonymous because of its accounts stays closed.
 
-        Each user gets `tokens`, his third column as it was read, `account`, and for an
+        Each user gets `tokens`, his third column as it was read, `grants`, and for an
         account of ours as `options` the names of its permissions, which is what Ganeti's own
         check looks for on the access lists.
         """
@@ -155,17 +155,25 @@ class AccessControl:
             self._users = {}
             return
         policy = self._policy or Policy()
-        accounts: dict[tuple[str, ...], Account | None] = {}
+        known: dict[tuple[str, ...], tuple[Grants | None, list[str]]] = {}
         for user in users.values():
             tokens = user.__dict__.setdefault("tokens", tuple(user.options))
-            if tokens not in accounts:
-                accounts[tokens] = resolve(tokens, policy)
-            user.account = accounts[tokens]
-            if user.account is not None:
-                user.options = sorted(user.account.grants)
-                _log_problems(user.name, user.account.problems)
+            if tokens not in known:
+                grants = resolve(tokens, policy)
+                known[tokens] = grants, sorted(grants.roles) if grants is not None else []
+            user.grants, options = known[tokens]
+            if user.grants is not None:
+                user.options = options
+                _log_problems(user.name, user.grants.problems)
         self._users = users
-        self._has_our_tokens = any(account is not None for account in accounts.values())
+        self._has_our_tokens = any(grants is not None for grants, _ in known.values())
+
+    def account_of(self, user: Any) -> Account | None:
+        """What is granted to a user of Ganeti's file; None if nothing of ours is about him."""
+        return account_of(user.name, getattr(user, "grants", None), self._policy or _NO_POLICY)
+
+
+_NO_POLICY = Policy()
 
 
 def _log_problems(name: str, problems: Iterable[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 from ganeti import constants, errors, http
 
 from ganeti_ext.policy.accounts import Account
-from ganeti_ext.policy.decision import Decision, Refusal, decide, granting_roles
+from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
 from ganeti_ext.policy.model import KINDS, Role, Target
 from ganeti_ext.rapi import filters, jobs, opcodes, quota
-from ganeti_ext.rapi.audit import Record
+from ganeti_ext.rapi.audit import Record, denied
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
 from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
@@ -22,28 +23,28 @@ from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 
 #: Fields of an opcode that let it choose where it runs, if a role names nodes or groups at all.
-_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nodes", "group_name", "nics.network"})
+_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
 
 
 class AccessClient:
     """Stands between a handler and luxid for one request of one user.
 
-    `new_client` makes Ganeti's client; `record` is the request's in the audit trail, which knows the
-    user's name and the endpoint's permission.
+    `new_client` makes Ganeti's client, `permission` is that of the endpoint, `record` the request's in
+    the audit trail.
     """
 
-    def __init__(self, new_client: Callable[[], Any], account: Account, record: Record) -> None:
+    def __init__(self, new_client: Callable[[], Any], account: Account, permission: str, record: Record) -> None:
         self._client = new_client()
         # For our own questions, which are nobody's request; a middleware may put one of us
         # before another.
         self._luxi = getattr(self._client, "_luxi", self._client)
         self._account = account
         self._record = record
-        self._permission = record.permission
-        self._roles = account.roles(record.permission)
-        self._limited = all(role.limited for role in self._roles)
-        self._own_jobs = all(role.own_jobs for role in self._roles)
-        self._reader = Reader(self._luxi, account, record.permission)
+        self._permission = permission
+        roles = account.roles(permission)
+        self._limited = all(role.limited for role in roles)
+        self._own_jobs = all(role.own_jobs for role in roles)
+        self._reader = Reader(self._luxi, account, permission)
         self._jobs = jobs.OwnJobs(self._luxi, account.user)
 
     def __getattr__(self, call: str) -> Any:
@@ -98,196 +99,185 @@ class AccessClient:
             for op, _ in flat:
                 _check_usable(op)  # as it is now
             if role is None or not quota.has_limits(role.quota):
-                return self._submitted(self._client.SubmitJob(ops))
+                return self._client.SubmitJob(ops)
             return self._within_quota(role, ops)
-
-    def _submitted(self, job_id: Any) -> Any:
-        self._record.jobs.append(job_id)
-        return job_id
 
     def _within_quota(self, role: Role, ops: list[Any]) -> Any:
         stored = [op.__getstate__() for op in ops]
         if not any(quota.changes_size(op) for op in stored):
-            return self._submitted(self._client.SubmitJob(ops))
+            return self._client.SubmitJob(ops)
         try:
             with quota.locked():
                 quota.Counter(self._luxi, role).check(stored)
-                return self._submitted(self._client.SubmitJob(ops))
+                return self._client.SubmitJob(ops)
         except quota.QuotaExceeded as err:
             raise self._refused(f"{err}, by role {role.name}", f"role {role.name}") from err
         except quota.QuotaBusy as err:
             raise http.HttpServiceUnavailable(message=str(err)) from err
 
     def _decide(self, flat: Sequence[tuple[Any, bool]]) -> Role | None:
-        """Decides on a job, and pins its opcodes to what was decided on; the role that grants it.
+        """Decides on a job, and pins its opcodes to what was decided on.
 
-        Raises an HTTP error.
+        The role that grants it, or None if that has no say in what the job holds. Raises an HTTP error.
         """
-        permissions = {self._permission}
+        needed = {self._permission}
         for op, nested in flat:
-            permissions |= opcodes.permissions_of(op, nested)
-        needed = sorted(permissions)
+            needed |= opcodes.permissions_of(op, nested)
+        permissions = sorted(needed)
         namings = [naming for op, _ in flat for naming in opcodes.namings(op)]
-        self._record.objects = [(naming.kind, naming.name) for naming in namings]
-        roles = granting_roles(self._account, needed)
+        roles = granting_roles(self._account, permissions)
         if isinstance(roles, Decision):
             raise self._refusal(roles)
-        denies = [deny for deny in self._account.denies if not needed_by(deny, needed)]
-        careful = bool(denies) or not any(_is_free(role, namings) for role in roles)
+        denied_some = any(not deny.permissions.isdisjoint(needed) for deny in self._account.denies)
+        free = next((role for role in roles if _is_free(role, namings)), None)
+        if free is not None and not denied_some:
+            self._record.rule = f"role {free.name}"
+            return None
         for op, _ in flat:
-            self._record.parameters.update(opcodes.values(op))
-        if not careful:
-            decision = decide(self._account, needed, [Target(naming.kind, naming.name) for naming in namings])
-            if not decision.allowed:
-                raise self._refusal(decision)
-            self._record.rule = decision.rule
-            return decision.role
-        return self._decide_carefully(flat, needed, roles)
+            opcodes.normalise(op)
+        values = [value for op, _ in flat for value in opcodes.values(op)]
+        if denied_some or any(role.scope is not None for role in roles):
+            return self._decide_on_objects(flat, permissions, roles, values, denied_some)
+        targets = [Target(naming.kind, naming.name) for naming in namings]
+        implied = self._implied(flat, Lookup(self._luxi))
+        return self._granted(decide_among(roles, self._account, permissions, targets, values, implied), flat)
 
-    def _decide_carefully(
-        self, flat: Sequence[tuple[Any, bool]], permissions: Sequence[str], roles: Sequence[Role]
+    def _decide_on_objects(
+        self,
+        flat: Sequence[tuple[Any, bool]],
+        permissions: Sequence[str],
+        roles: Sequence[Role],
+        values: Sequence[tuple[str, Any]],
+        denied_some: bool,
     ) -> Role | None:
-        """The same for whoever is limited, or somebody whom a deny is about."""
+        """The same for whoever is limited to some objects, or kept from some."""
         lookup = Lookup(self._luxi)
-        lenient = any(not role.limited for role in roles)
-        targets: list[Target] = []
-        values: list[tuple[str, Any]] = []
         try:
-            for op, nested in flat:
-                opcodes.normalise(op)
-                rule = opcodes.rule_of(op)
-                if nested or type(op).__name__ == "OpInstanceCreate":
-                    self._fill(op)
-                self._check_names(op, roles)
-                targets += self._targets(op, rule, lookup, roles)
-                values += opcodes.values(op)
-                values += self._resulting(op, lookup)
+            targets = [target for op, _ in flat for target in self._targets(op, lookup, roles)]
+            implied = self._implied(flat, lookup)
         except opcodes.UnknownOpcode as err:
             raise self._refused(str(err)) from err
         except NotThere as err:
-            if any(role.warn for role in roles) and not self._account.denies:
-                self._warn(f"{err} (mode: warn)")
-                return next(role for role in roles if role.warn)
-            if lenient:
-                raise self._refused(f"{err}: a deny rule is about this, so it must be named in full") from err
-            raise
-        decision = decide(self._account, permissions, targets, values)
-        if decision.role is None:
+            lenient = [role for role in roles if not role.limited]
+            if not lenient:
+                raise
+            if denied_some:
+                raise self._refused(f"{err}; a deny is about this, so it must be named in full") from err
+            targets = [Target(naming.kind, naming.name) for op, _ in flat for naming in opcodes.namings(op)]
+            return self._granted(decide_among(lenient, self._account, permissions, targets, values), flat)
+        decision = decide_among(roles, self._account, permissions, targets, values, implied)
+        role = self._granted(decision, flat)
+        if role.limited or denied_some:
+            for op, _ in flat:
+                opcodes.put_uuids(op, lookup.uuids())
+                self._check_schedule(op)
+        return role
+
+    def _granted(self, decision: Decision, flat: Sequence[tuple[Any, bool]]) -> Role:
+        """The role that grants a job; what it asks for is written into the opcodes. Raises an HTTP error."""
+        role = decision.role
+        if role is None:
             raise self._refusal(decision)
         self._record.rule = decision.rule
         if decision.warning:
             self._warn(decision.warning)
-            return decision.role
-        role = decision.role
-        for op, _ in flat:
-            if role.limited or self._account.denies:
-                opcodes.put_uuids(op, lookup.uuids())
-                self._check_schedule(op)
-            name = getattr(op, "instance_name", None)
-            if name in decision.places and getattr(op, "group_name", None) is None:
-                op.group_name = decision.places[name]
-            if role.stamps and type(op).__name__ in ("OpInstanceCreate", "OpNetworkAdd"):
+        for op, nested in flat:
+            name = type(op).__name__
+            if name == "OpInstanceCreate" and op.instance_name in decision.places:
+                op.group_name = decision.places[op.instance_name]
+            if role.stamps and name in ("OpInstanceCreate", "OpNetworkAdd"):
                 op.tags = sorted({*(op.tags or ()), *role.stamps})
+            if nested and op.hypervisor is None and role.scope is not None:
+                # A multi-alloc has no default for it, and the role may not choose.
+                op.hypervisor = self._info["default_hypervisor"]
         return role
 
-    def _check_names(self, op: Any, roles: Sequence[Role]) -> None:
-        """Refuses a field that chooses a place, before anything tells whether the place is there."""
-        if any(role.scope is None or role.warn for role in roles):
-            return
-        for naming in opcodes.namings(op):
-            if naming.field in _PLACES and type(op).__name__ not in ("OpNodeQueryStorage", "OpGroupAssignNodes"):
-                if naming.kind == "group" and type(op).__name__ != "OpInstanceCreate":
-                    continue  # a network's or a group's own: the object itself
-                if not any(role.may_place(naming.kind) for role in roles):
-                    raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
-
-    def _targets(self, op: Any, rule: opcodes.Rule, lookup: Lookup, roles: Sequence[Role]) -> list[Target]:
+    def _targets(self, op: Any, lookup: Lookup, roles: Sequence[Role]) -> list[Target]:
         """All objects that an opcode touches, as luxid has them.
 
-        Raises NotThere.
+        Raises NotThere, UnknownOpcode, or an HTTP error.
         """
-        namings = opcodes.namings(op)
-        found: list[Target] = []
-        nodes: list[Target] = []
-        groups: list[str] = []
+        rule = opcodes.rule_of(op)
         creation = type(op).__name__ == "OpInstanceCreate"
-        for naming in namings:
+        found: list[Target] = []
+        new: list[opcodes.Naming] = []
+        group: Target | None = None
+        for naming in opcodes.namings(op):
             if naming.new:
+                new.append(naming)
                 continue
             if naming.kind not in KINDS:
                 found.append(Target(naming.kind, naming.name))
                 continue
-            if not any(role.may_touch(naming.kind, naming.name) for role in roles):
+            place = creation and naming.kind == "group"
+            if (place or naming.field in _PLACES) and not any(role.may_choose(naming.kind) for role in roles):
+                # Before anything could tell whether the place is there.
+                raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
+            if not place and not any(role.may_touch(naming.kind, naming.name) for role in roles):
                 raise NotThere(f"{naming.kind} {naming.name!r} is outside")
-            more = INSTANCES_ON.get(naming.kind, ()) if rule.brings else ()
-            target = lookup.one(naming.kind, naming.name, more).target
-            if creation and naming.field == "group_name":
-                groups.append(naming.name)
-            elif creation and naming.kind == "node":
-                nodes.append(target)
-                found.append(target)
-            else:
-                found.append(target)
-            if more:
-                found += [one.target for one in lookup.on(naming.kind, naming.name)]
-        for naming in namings:
-            if naming.new:
-                found.append(self._new(op, naming, nodes, groups, lookup, roles))
-        return found
+            one = lookup.one(naming.kind, naming.name, INSTANCES_ON.get(naming.kind, ()) if rule.brings else ())
+            if place:
+                group = one.target
+                continue
+            found.append(one.target)
+            if rule.brings:
+                found += [other.target for other in lookup.on(one)]
+        return found + [self._new(op, naming, found, group, lookup, roles) for naming in new]
 
+    @staticmethod
     def _new(
-        self,
         op: Any,
         naming: opcodes.Naming,
-        nodes: Sequence[Target],
-        groups: Sequence[str],
+        others: Sequence[Target],
+        group: Target | None,
         lookup: Lookup,
         roles: Sequence[Role],
     ) -> Target:
-        """An object that an opcode makes: with its tags and, as far as it is known, its place."""
+        """An object that an opcode makes, or its new name, with what is known of its tags and place."""
         tags = frozenset(tag for tag in getattr(op, "tags", None) or () if isinstance(tag, str))
+        if type(op).__name__ in ("OpInstanceRename", "OpNetworkRename"):
+            return others[0]._replace(name=naming.name)  # it stays what it is
+        if type(op).__name__ == "OpGroupRename":
+            return others[0]._replace(name=naming.name, groups=frozenset([naming.name]))
         if type(op).__name__ != "OpInstanceCreate":
-            if naming.kind == "group":
-                return Target("group", naming.name, tags, frozenset([naming.name]), new=True)
-            if type(op).__name__ in ("OpInstanceRename", "OpNetworkRename"):
-                # It stays what it is, under another name.
-                old = opcodes.namings(op)[0]
-                return lookup.one(old.kind, old.name).target._replace(name=naming.name)
-            return Target(naming.kind, naming.name, tags, new=True)
+            groups = frozenset([naming.name]) if naming.kind == "group" else frozenset()
+            return Target(naming.kind, naming.name, tags, groups, new=True)
+        nodes = [target for target in others if target.kind == "node"]
         if nodes:
-            placed = frozenset(group for node in nodes for group in node.groups or ())
+            placed = frozenset(name for node in nodes for name in node.groups or ())
             return Target("instance", naming.name, tags, placed, new=True)
-        choices = tuple(groups)
-        if not choices and any(role.places for role in roles):
+        choices: tuple[Target, ...] = ()
+        if group is not None:
+            choices = (group,)
+        elif any(role.scope is not None and role.scope.limits_groups() for role in roles):
             choices = lookup.groups()
-        return Target("instance", naming.name, tags, None, new=True, choices=choices)
+        return Target("instance", naming.name, tags, None, True, choices, group is not None)
 
-    def _fill(self, op: Any) -> None:
-        """Writes what the cluster would take for what a creation leaves out: it is decided on, too."""
-        info = self._info()
-        if op.hypervisor is None:
-            op.hypervisor = info["default_hypervisor"]
-        if op.disk_template is None and info["enabled_disk_templates"]:
-            op.disk_template = info["enabled_disk_templates"][0]
-
+    @functools.cached_property
     def _info(self) -> dict[str, Any]:
+        """The cluster's own settings."""
         info: dict[str, Any] = self._luxi.QueryClusterInfo()
         return info
 
-    def _resulting(self, op: Any, lookup: Lookup) -> list[tuple[str, Any]]:
-        """The values that an opcode leads to without saying them (design, 3.2)."""
-        name = type(op).__name__
+    def _implied(self, flat: Sequence[tuple[Any, bool]], lookup: Lookup) -> list[tuple[str, Any]]:
+        """The values that opcodes lead to without saying them (design, 3.2)."""
         found: list[tuple[str, Any]] = []
-        if name == "OpInstanceGrowDisk":
-            sizes = lookup.one("instance", op.instance_name, ["disk.sizes"]).more[0] or []
-            before = sizes[op.disk] if isinstance(op.disk, int) and op.disk < len(sizes) else 0
-            found.append(("disks.size", op.amount if op.absolute else before + op.amount))
-        elif name == "OpInstanceCreate" or constants.VALUE_DEFAULT in (getattr(op, "beparams", None) or {}).values():
-            defaults = self._info()["beparams"]["default"]
+        for op, _ in flat:
+            creation = type(op).__name__ == "OpInstanceCreate"
             given = {key.partition(".")[2]: value for key, value in opcodes.values(op) if key.startswith("beparams.")}
-            for key, default in defaults.items():
-                if given.get(key) == constants.VALUE_DEFAULT or (name == "OpInstanceCreate" and key not in given):
-                    found.append((f"beparams.{key}", default))
+            if creation or constants.VALUE_DEFAULT in given.values():
+                for key, default in self._info["beparams"]["default"].items():
+                    if given.get(key) == constants.VALUE_DEFAULT or (creation and key not in given):
+                        found.append((f"beparams.{key}", default))
+            if creation:
+                if op.hypervisor is None:
+                    found.append(("hypervisor", self._info["default_hypervisor"]))
+                if op.disk_template is None:
+                    found += [("disk_template", name) for name in self._info["enabled_disk_templates"][:1]]
+            if type(op).__name__ == "OpInstanceGrowDisk":
+                sizes = lookup.one("instance", op.instance_name, ["disk.sizes"]).more[0] or []
+                before = sizes[op.disk] if op.disk < len(sizes) else 0
+                found.append(("disks.size", op.amount if op.absolute else before + op.amount))
         return found
 
     def _check_schedule(self, op: Any) -> None:
@@ -314,7 +304,7 @@ class AccessClient:
             elif not self._reader.sees_all(kind, fields):
                 return self._reader.query(kind, fields, qfilter)
             elif "console" in fields:
-                self._reader.check_console(kind)
+                self._reader.check_console()
             return self._client.Query(what, fields, qfilter)
 
     def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:
@@ -410,7 +400,6 @@ class AccessClient:
                 if own is None:
                     raise Hidden("not his own job")
                 job_id = own
-            self._record.objects = [("job", str(job_id))]
             return self._client.CancelJob(job_id, *args, **kwargs)
 
     def _warn(self, reason: str) -> None:
@@ -428,17 +417,16 @@ class AccessClient:
         return self._refused(decision.reason, decision.rule)
 
     def _refused(self, reason: str, rule: str = "") -> http.HttpForbidden:
-        self._note(reason, rule)
-        return http.HttpForbidden(message=f"{self._permission}: {reason} [{self._record.id}]")
+        self._log(reason)
+        return denied(http.HttpForbidden(message=f"{self._permission}: {reason}"), reason, rule)
 
     def _not_found(self, reason: str, rule: str = "") -> http.HttpNotFound:
-        self._note(reason, rule)
-        return http.HttpNotFound()
+        self._log(reason)
+        return denied(http.HttpNotFound(), reason, rule)
 
-    def _note(self, reason: str, rule: str) -> None:
-        record = self._record
-        record.decision, record.reason, record.rule = "deny", reason, rule or record.rule
-        logging.warning("Refused %s of user %r [%s]: %s", self._permission, self._account.user, record.id, reason)
+    def _log(self, reason: str) -> None:
+        user, record = self._account.user, self._record.id
+        logging.warning("Refused %s of user %r: %s (audit record %s)", self._permission, user, reason, record)
 
 
 #: Ganeti's name of a resource -> the kind of its objects.
@@ -451,11 +439,6 @@ _KIND = {
 
 #: What a filter of jobs may name; luxid stumbles over the others.
 _JOB_FILTER_FIELDS = frozenset({"id", "status", "priority", "archived"})
-
-
-def needed_by(deny: Any, permissions: Sequence[str]) -> bool:
-    """Whether a deny leaves a request alone, whatever it is about."""
-    return deny.permissions.isdisjoint(permissions)
 
 
 def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:

@@ -72,7 +72,7 @@ def _either(parts: list[list[Any]]) -> list[Any]:
 
 def _matches(name: str, patterns: Sequence[Pattern]) -> list[Any]:
     """A field matches one of some patterns: one expression, anchored (`facts.md`)."""
-    alternatives = "|".join(pattern.regex.pattern for pattern in patterns)
+    alternatives = "|".join(pattern.regex for pattern in patterns)
     return ["=~", name, rf"\A(?:{alternatives})\z"]
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from ganeti import http
 from ganeti.server import rapi
 
-from ganeti_ext.policy.accounts import Account
-from ganeti_ext.policy.decision import Refusal, decide
-from ganeti_ext.policy.model import PredicateSelector, Role, Scope
-from ganeti_ext.policy.vocabulary import SCOPED_SO_FAR
+from ganeti_ext.policy.accounts import Account, Grants
+from ganeti_ext.policy.model import Policy, Role, Scope, Selector
+from ganeti_ext.policy.parameters import ANY, PRESETS, Parameters
+from ganeti_ext.policy.vocabulary import NEVER_SCOPED
 from ganeti_ext.rapi.access import AccessControl
+from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
 from ganeti_ext.rapi.permissions import OPEN_RESOURCES, permission_of
 from ganeti_ext.rapi.request import Request
@@ -29,6 +30,7 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
 
     #: Set by the entry point, before the daemon makes its handler.
     access = AccessControl()
+    audit = AuditLog()
 
     def authorize(self, request: Request) -> None:
         """For middleware: refuses by raising `http.HttpForbidden` or `http.HttpNotFound`.
@@ -36,6 +38,11 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
         Called for every request that has shown a right password and that ganeti-ext itself
         would let through, of whatever account.
         """
+
+    def PreHandleRequest(self, req: Any) -> None:
+        """Ganeti's check of user and password, which calls what is below."""
+        with self.audit.follow(req, self.access.active):
+            super().PreHandleRequest(req)
 
     def AuthenticationRequired(self, req: Any) -> bool:
         """Nothing is anonymous once there is something to protect (design, 3.1)."""
@@ -63,28 +70,38 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
     def Authenticate(self, req: Any, username: str, password: str) -> bool:
         """Whether the password is right; raises an HTTP error for what is refused."""
         context = self._GetRequestContext(req)
-        request = Request(req, context, self._user_fn(username))
+        record = record_of(req)
+        record.user = username
+        user = self._user_fn(username)
+        account = None if user is None else self.access.account_of(user)
+        request = Request(req, context, user, account)
+        record.permission = request.permission or ""
+        record.describe = functools.partial(_describe, record, request)
         try:
             if not super().Authenticate(req, username, password):
+                record.describe = None  # the body of somebody unknown is not even parsed
                 return False
         except http.HttpForbidden as err:
-            if request.account is None:
+            if account is None:
                 raise
-            raise self._forbidden(request, _not_granted(request.account, request.permission or "write")) from err
-        if request.account is not None and request.resource.__name__ not in OPEN_RESOURCES:
-            self._enforce(request, request.account)
+            missing = request.permission or "write"
+            raise self._forbidden(request, f"permission {missing} is not granted") from err
+        record.rule = ", ".join(sorted(set(user.options).intersection(context.handler_access)))
+        if account is not None and request.resource.__name__ not in OPEN_RESOURCES:
+            self._enforce(request, account)
         self.authorize(request)
         return True
 
     def HandleRequest(self, req: Any) -> Any:
         """Ganeti's handling; what a parameter of a wrong type breaks there is a 400."""
-        try:
-            return super().HandleRequest(req)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
-            if not self._GetRequestContext(req).narrowed:
-                raise
-            logging.exception("Handling a request")
-            raise http.HttpBadRequest(message="A parameter is missing or has a wrong type") from err
+        with self.audit.follow(req, self.access.active, last=True):
+            try:
+                return super().HandleRequest(req)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
+                if not self._GetRequestContext(req).narrowed:
+                    raise
+                logging.exception("Handling a request")
+                raise http.HttpBadRequest(message="A parameter is missing or has a wrong type") from err
 
     def limit_instances(self, request: Request, inside: Callable[[str], bool]) -> None:
         """For middleware: limits a request to the instances whose exact name is `inside`.
@@ -96,40 +113,59 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
             return
         if request.permission is None:
             raise self._forbidden(request, "this endpoint cannot be limited")
-        scope = Scope(instances=(PredicateSelector(inside),))
-        # A multi-alloc is made of creations.
-        role = Role("of the middleware", frozenset({request.permission, "instances.create"}), scope=scope)
-        self._enforce(request, Account(dict.fromkeys(role.permissions & SCOPED_SO_FAR, (role,))))
+        # A multi-alloc is made of creations, which choose an OS; consoles are in queries, too.
+        permissions = {request.permission, "instances.create", "tags.set", "instances.query.console"}
+        role = Role(
+            "of the middleware",
+            frozenset(permissions) - NEVER_SCOPED,
+            scope=Scope(instances=(Selector(inside=inside),)),
+            parameters=Parameters({**PRESETS["restricted"], "os_type": ANY}),
+            own_jobs=True,
+        )
+        grants = Grants(dict.fromkeys(role.permissions, (role,)))
+        self._enforce(request, Account(request.user.name, grants, Policy()))
 
     def _enforce(self, request: Request, account: Account) -> None:
         """Decides by the names in the request, and puts our client in Ganeti's place."""
         permission = request.permission
         if permission is None:
             raise self._forbidden(request, "this endpoint needs the option write")
-        if permission not in account.grants:
-            raise self._forbidden(request, _not_granted(account, permission))
+        roles = account.roles(permission)
+        if not roles:
+            raise self._forbidden(request, f"permission {permission} is not granted")
         request.check_body()
-        decision = decide(account, [permission], request.objects)
-        if decision.refusal is Refusal.OUTSIDE:
-            _log_refusal(request, decision.reason)
-            raise http.HttpNotFound()
-        if not decision.allowed:
-            raise self._forbidden(request, decision.reason)
-        request.use_client(
-            lambda client: functools.partial(AccessClient, client, request.user.name, account, permission)
-        )
+        deny = account.denied([permission], ())
+        if deny is not None:
+            raise self._forbidden(request, f"{deny.name} forbids {permission}", deny.name)
+        named = request.objects
+        if not any(all(role.may_touch(kind, name) for kind, name in named) for role in roles):
+            names = ", ".join(f"{kind} {name!r}" if name else f"the {kind}" for kind, name in named)
+            reason = f"{names}: outside of role {', '.join(role.name for role in roles)}"
+            if all(role.limited for role in roles):
+                _log_refusal(request, reason)
+                raise denied(http.HttpNotFound(), reason, f"role {roles[0].name}")
+            raise self._forbidden(request, reason, f"role {roles[0].name}")
+        record = record_of(request.req)
+        record.rule = f"role {roles[0].name}"
+        request.use_client(lambda client: functools.partial(AccessClient, client, account, permission, record))
 
     @staticmethod
-    def _forbidden(request: Request, reason: str) -> http.HttpForbidden:
+    def _forbidden(request: Request, reason: str, rule: str = "") -> http.HttpForbidden:
         _log_refusal(request, reason)
-        return http.HttpForbidden(message=reason)
+        return denied(http.HttpForbidden(message=reason), reason, rule)
+
+
+def _describe(record: Record, request: Request) -> None:
+    record.parameters = parameters_of(request.query, request.body)
+    record.objects = list(request.objects)
 
 
 def _log_refusal(request: Request, reason: str) -> None:
-    logging.warning("Refused %s %s of user %r: %s", request.method, request.path, request.user.name, reason)
-
-
-def _not_granted(account: Account, permission: str) -> str:
-    limited = any(role.scope is not None for roles in account.grants.values() for role in roles)
-    hint = ", and cannot be granted within a scope yet" if limited and permission not in SCOPED_SO_FAR else ""
-    return f"permission {permission} is not granted{hint}"
+    logging.warning(
+        "Refused %s %s of user %r: %s (audit record %s)",
+        request.method,
+        request.path,
+        request.user.name,
+        reason,
+        record_of(request.req).id,
+    )

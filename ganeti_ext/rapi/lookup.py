@@ -109,15 +109,14 @@ class Lookup:
                 self._note(kind, row)
         return [self._found[kind, name] for name in names if (kind, name) in self._found]
 
-    def on(self, kind: str, name: str) -> list[Found]:
-        """The instances on a node, in a group or in a network. Raises NotThere."""
-        more = INSTANCES_ON[kind]
-        found = self.one(kind, name, more)
+    def on(self, found: Found) -> list[Found]:
+        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON."""
         return self.many("instance", [instance for names in found.more for instance in names or ()])
 
-    def groups(self) -> tuple[str, ...]:
-        """The names of all groups."""
-        return tuple(row[0] for row in plain_rows(self._luxi.Query(constants.QR_GROUP, ["name"], None)))
+    def groups(self) -> tuple[Target, ...]:
+        """All groups."""
+        rows = plain_rows(self._luxi.Query(constants.QR_GROUP, list(FIELDS["group"]), None))
+        return tuple(target_of("group", row) for row in rows)
 
     def _note(self, kind: str, row: Sequence[Any]) -> Found:
         count = len(FIELDS[kind])

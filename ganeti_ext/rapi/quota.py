@@ -33,6 +33,9 @@ _UNFINISHED = frozenset(
     }
 )
 
+#: What is limited -> what it is counted in.
+_UNITS = {"instances": "instances", "vcpus": "vcpus", "memory": "MiB of memory", "disk": "MiB of disk"}
+
 _USAGE_FIELDS = ("be/vcpus", "be/maxmem", "disk.sizes")
 
 
@@ -138,7 +141,12 @@ class Counter:
         for op in _sized(ops):
             self._apply(op, sizes, defaults, asked=True)
         after = _total(sizes)
-        for name, text in (("instances", "instances"), ("vcpus", "vcpus"), ("memory", "MiB of memory"), ("disk", "MiB of disk")):
+        for name, text in (
+            ("instances", "instances"),
+            ("vcpus", "vcpus"),
+            ("memory", "MiB of memory"),
+            ("disk", "MiB of disk"),
+        ):
             limit = getattr(quota, name)
             if limit is not None and getattr(after, name) > limit and getattr(after, name) > getattr(before, name):
                 raise QuotaExceeded(

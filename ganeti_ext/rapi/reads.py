@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ganeti import constants, errors, objects
@@ -14,6 +14,11 @@ from ganeti_ext.rapi import filters
 from ganeti_ext.rapi.lookup import FIELDS, RESOURCE, names_filter, target_of
 
 CONSOLE = "instances.query.console"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 #: Kind -> field that lists names of other objects -> the kind of those. They are cut to what the
 #: user may see.
@@ -41,22 +46,22 @@ _BLANK: Mapping[str, frozenset[str]] = {
 #: later Ganeti brings is closed until somebody has looked at it.
 _OWN: Mapping[str, frozenset[str] | None] = {
     "instance": None,
-    "node": frozenset(
+    "node": _words(
         "bootid cnodes cnos csockets ctime ctotal dfree disk_state drained dtotal group group.uuid hv_state"
         " master_candidate master_capable mfree mnode mtime mtotal name ndparams offline pip powered role"
-        " serial_no sip spfree sptotal tags uuid vm_capable".split()
+        " serial_no sip spfree sptotal tags uuid vm_capable"
     ),
-    "group": frozenset(
+    "group": _words(
         "alloc_policy ctime custom_diskparams custom_ipolicy custom_ndparams diskparams disk_state hv_state"
-        " ipolicy mtime name ndparams serial_no tags uuid".split()
+        " ipolicy mtime name ndparams serial_no tags uuid"
     ),
-    "network": frozenset("ctime gateway gateway6 mac_prefix mtime name network network6 serial_no tags uuid".split()),
+    "network": _words("ctime gateway gateway6 mac_prefix mtime name network network6 serial_no tags uuid"),
 }
 #: Fields of /2/info that tell nothing of anybody.
-_INFO = frozenset(
+_INFO = _words(
     "name uuid software_version protocol_version config_version os_api_version export_version vcs_version"
     " architecture default_hypervisor enabled_hypervisors enabled_disk_templates default_iallocator beparams"
-    " nicparams maintain_node_health ipolicy".split()
+    " nicparams maintain_node_health ipolicy"
 )
 
 
@@ -161,6 +166,11 @@ class Reader:
             views.append(visibility(self._account, CONSOLE, kind))
         return views
 
+    def check_console(self) -> None:
+        """Raises FieldRefused unless the user may know how to reach consoles."""
+        if not self._console():
+            raise FieldRefused(f"field console needs the permission {CONSOLE}")
+
     def _console(self) -> bool:
         return self._permission == CONSOLE or bool(self._account.roles(CONSOLE))
 
@@ -172,8 +182,8 @@ class Reader:
         for field in fields:
             if not isinstance(field, str) or not field.isascii():
                 raise FieldRefused("a field is a name")
-            if field == "console" and kind == "instance" and not self._console():
-                raise FieldRefused(f"field console needs the permission {CONSOLE}")
+            if field == "console":
+                self.check_console()
             known = _LISTS[kind].keys() | _COUNTS[kind].keys() | _BLANK[kind]
             if field not in known and not self._own(kind, field):
                 raise FieldRefused(f"field {field[:60]} is not for a limited role")
@@ -238,5 +248,3 @@ def _selectors(role: Any, kind: str) -> Sequence[Any]:
 
 def _plain(response: Any) -> list[list[Any]]:
     return [[value if status == constants.RS_NORMAL else None for status, value in row] for row in response.data]
-
-

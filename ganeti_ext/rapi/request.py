@@ -34,7 +34,6 @@ _KINDS = {
     "R_2_networks_name": "network",
     "R_2_jobs_id": "job",
     "R_2_filters_uuid": "filter",
-    "R_2_query": "query",
 }
 
 
@@ -45,10 +44,12 @@ class Request:
     rlib2 class, `method` upper case, `permission` None for an endpoint that is not known.
     """
 
-    def __init__(self, req: Any, context: Any, user: Any) -> None:
-        self._req = req
+    def __init__(self, req: Any, context: Any, user: Any, account: Account | None) -> None:
+        self.req = req
         self._context = context
         self.user = user
+        #: What is granted to the user; None if nothing of ours is about him.
+        self.account = account
         self.resource: type = type(context.handler)
         self.method: str = req.request_method.upper()
         self.path: str = req.request_path.split("?", 1)[0]
@@ -56,24 +57,19 @@ class Request:
         self.query: dict[str, list[str]] = context.handler.queryargs
         self.permission = permission_of(self.resource, self.method)
 
-    @property
-    def account(self) -> Account | None:
-        """What the user's tokens grant; None if none of them is ours."""
-        return getattr(self.user, "account", None)
-
     @functools.cached_property
     def body(self) -> Any:
         """The body, read by the function and under the conditions that Ganeti will read it.
 
         Raises HttpUnsupportedMediaType, or HttpBadRequest for what is no JSON.
         """
-        if not self._req.request_body:
+        if not self.req.request_body:
             return None
-        content_type = self._req.request_headers.get(http.HTTP_CONTENT_TYPE, http.HTTP_APP_OCTET_STREAM)
+        content_type = self.req.request_headers.get(http.HTTP_CONTENT_TYPE, http.HTTP_APP_OCTET_STREAM)
         if content_type.lower() != http.HTTP_APP_JSON.lower():
             raise http.HttpUnsupportedMediaType()
         try:
-            return serializer.LoadJson(self._req.request_body)
+            return serializer.LoadJson(self.req.request_body)
         except Exception as err:
             # JSON nested too deeply is a RecursionError: whatever it is, it is no request.
             raise http.HttpBadRequest(message="Unable to parse JSON data") from err
