@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ganeti import constants, errors, http
+from ganeti.rpc import errors as rpcerr
 
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
@@ -79,6 +80,10 @@ class AccessClient:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
                 raise self._not_found(str(err)) from err
             raise self._unusable(err) from err
+        except rpcerr.TimeoutError as err:
+            raise http.HttpGatewayTimeout(message="luxid did not answer in time") from err
+        except (rpcerr.NoMasterError, rpcerr.ConnectionClosedError) as err:
+            raise http.HttpBadGateway(message="luxid does not answer") from err
         except errors.GenericError as err:
             raise self._unusable(err) from err
 
@@ -97,6 +102,7 @@ class AccessClient:
                 jobs.stamp(op, self._account.user, nested)
             role = self._decide(flat)
             for op, _ in flat:
+                self._check_depends(op)
                 _check_usable(op)  # as it is now
             if role is None or not quota.has_limits(role.quota):
                 return self._client.SubmitJob(ops)
@@ -170,7 +176,7 @@ class AccessClient:
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
-                self._check_schedule(op)
+                self._check_not_put_off(op)
         return role
 
     def _granted(self, decision: Decision, flat: Sequence[tuple[Any, bool]]) -> Role:
@@ -197,7 +203,7 @@ class AccessClient:
 
         Raises NotThere, UnknownOpcode, or an HTTP error.
         """
-        rule = opcodes.rule_of(op)
+        rule = opcodes.rule_of(op, any(role.scope is not None for role in roles))
         creation = type(op).__name__ == "OpInstanceCreate"
         found: list[Target] = []
         new: list[opcodes.Naming] = []
@@ -280,15 +286,15 @@ class AccessClient:
                 found.append(("disks.size", op.amount if op.absolute else before + op.amount))
         return found
 
-    def _check_schedule(self, op: Any) -> None:
-        """Waits only for jobs of his own; and what cannot be pinned is not put off."""
-        depends = op.depends or ()
-        rule = opcodes.rule_of(op)
-        if not rule.pinned and (depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)):
+    def _check_not_put_off(self, op: Any) -> None:
+        """An opcode that cannot be pinned runs at once. Raises HttpForbidden."""
+        put_off = op.depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)
+        if put_off and not opcodes.rule_of(op, limited=False).pinned:
             raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
-        for dependency in depends:
-            if not self._own_jobs:
-                break
+
+    def _check_depends(self, op: Any) -> None:
+        """A job waits for jobs that the user may know of. Raises HttpNotFound."""
+        for dependency in (op.depends or ()) if self._own_jobs else ():
             if self._jobs.own(dependency[0]) is None:
                 raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
 
@@ -301,10 +307,12 @@ class AccessClient:
             if kind is None:
                 if self._limited or self._account.hides(self._permission, ""):
                     raise self._refused(f"resource {what} is not for a limited role")
-            elif not self._reader.sees_all(kind, fields):
-                return self._reader.query(kind, fields, qfilter)
-            elif "console" in fields:
-                self._reader.check_console()
+            else:
+                asked = [*fields, *filters.texts(qfilter)]
+                if not self._reader.sees_all(kind, asked):
+                    return self._reader.query(kind, fields, qfilter)
+                if "console" in asked:
+                    self._reader.check_console()
             return self._client.Query(what, fields, qfilter)
 
     def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:
@@ -460,7 +468,7 @@ def _check_usable(op: Any) -> None:
     try:
         op.Validate(False)
         opcodes.check_values(op)
-    except errors.OpPrereqError as err:
+    except (errors.OpPrereqError, TypeError) as err:  # as FillOpcode: some checks stumble over a list
         raise http.HttpBadRequest(message=f"Invalid parameters: {err}") from err
     except opcodes.UnusableParameter as err:
         raise http.HttpBadRequest(message=str(err)) from err

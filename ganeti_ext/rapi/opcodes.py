@@ -78,7 +78,8 @@ class Rule:
     written: Mapping[str, Any] = field(default_factory=dict)
     #: Whether what is done to the object is done to the instances on it, too.
     brings: bool = False
-
+    #: Whether a limited role may submit it at all: it may not change what belongs to everybody.
+    for_limited: bool = True
     #: Whether a job of it can be bound to the objects that were decided on, by their UUIDs. What
     #: cannot runs on what the name means then: it may not be put off.
     pinned: bool = True
@@ -161,20 +162,19 @@ RULES = {
     "OpTagsSet": _unpinned({}),  # its kind of object is in a field, see `namings`
     "OpTagsDel": _unpinned({}),
     "OpOsDiagnose": Rule(),
+    "OpClusterSetParams": Rule(for_limited=False),
+    "OpClusterRedistConf": Rule(for_limited=False),
 }
-
-#: Opcodes that no limited role may ever submit: they change what belongs to everybody.
-NEVER_LIMITED = frozenset({"OpClusterSetParams", "OpClusterRedistConf"})
 
 #: Opcodes that a resource names, but whose handler asks luxid itself.
 NOT_SUBMITTED = frozenset({"OpClusterQuery", "OpInstanceConsole", "OpQuery", "OpQueryFields", "OpTagsGet"})
 
 
-def rule_of(op: Any) -> Rule:
-    """What is known of an opcode. Raises UnknownOpcode."""
+def rule_of(op: Any, limited: bool = True) -> Rule:
+    """What is known of an opcode, for a `limited` role or for another. Raises UnknownOpcode."""
     name = type(op).__name__
     rule = RULES.get(name)
-    if rule is None:
+    if rule is None or (limited and not rule.for_limited):
         raise UnknownOpcode(f"a limited role may not submit {name}")
     return rule
 
@@ -344,7 +344,7 @@ def put_uuids(op: Any, uuid_of: Mapping[tuple[str, str], str]) -> None:
     `uuid_of` maps (kind, name). A job whose name has come to mean another object is then refused by
     Ganeti itself.
     """
-    rule = rule_of(op)
+    rule = rule_of(op, limited=False)
     for uuid_field, name_field in rule.uuids.items():
         kind, value = rule.objects[name_field], getattr(op, name_field, None)
         if isinstance(value, list) and not _is_export_target(name_field, value):

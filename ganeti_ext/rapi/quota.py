@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ganeti import constants, pathutils
+from ganeti import constants, errors, pathutils, utils
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.model import Quota, Role, Target
@@ -65,50 +65,74 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     """How much an instance is once an opcode (as Ganeti stores it) has run.
 
     `before` is None for one that it makes; `defaults` are the cluster's `beparams`. What is only
-    taken away does not count before the job has run.
+    taken away does not count before the job has run: it may fail.
     """
-    size = Size(before.vcpus, before.memory, list(before.disks)) if before else Size()
     wanted = op.get("beparams") or {}
-    vcpus = _resulting(wanted.get("vcpus"), defaults.get("vcpus", 1), None if before is None else size.vcpus)
-    memory = wanted.get("maxmem", wanted.get("memory"))
-    size.vcpus = vcpus
-    size.memory = _resulting(memory, defaults.get("maxmem", 0), None if before is None else size.memory)
-    kind = op.get("OP_ID")
-    if kind == "OP_INSTANCE_GROW_DISK":
-        disk, amount = int(op["disk"]), int(op["amount"])
-        if disk < len(size.disks):
-            size.disks[disk] = amount if op.get("absolute") else size.disks[disk] + amount
+    # Ganeti lets the old name overwrite the new one.
+    memory = wanted.get("memory", wanted.get("maxmem"))
+    if before is None:
+        size = Size(
+            _amount(wanted.get("vcpus"), defaults.get("vcpus", 1)), _amount(memory, defaults.get("maxmem", 0)), []
+        )
     else:
-        for entry in op.get("disks") or ():
-            settings = entry if isinstance(entry, Mapping) else entry[-1] if isinstance(entry, (list, tuple)) else {}
-            added = kind == "OP_INSTANCE_CREATE" or (isinstance(entry, (list, tuple)) and entry[0] == "add")
-            if added and isinstance(settings, Mapping):
-                size.disks.append(int(settings.get("size") or 0))
-    if before is not None:
-        size.vcpus, size.memory = max(size.vcpus, before.vcpus), max(size.memory, before.memory)
+        vcpus = _amount(wanted.get("vcpus", before.vcpus), defaults.get("vcpus", 1))
+        memory = _amount(before.memory if memory is None else memory, defaults.get("maxmem", 0))
+        size = Size(max(vcpus, before.vcpus), max(memory, before.memory), list(before.disks))
+    if op.get("OP_ID") == "OP_INSTANCE_GROW_DISK":
+        amount, number = _amount(op.get("amount"), 0), _amount(op.get("disk"), 0)
+        if number < len(size.disks):
+            grown = amount if op.get("absolute") else size.disks[number] + amount
+            size.disks[number] = max(grown, size.disks[number])
+        return size
+    for entry in op.get("disks") or ():
+        settings = entry[-1] if isinstance(entry, (list, tuple)) and entry else entry
+        if not isinstance(settings, Mapping):
+            continue
+        wanted_size = _amount(settings.get("size"), 0)
+        if settings is entry or entry[0] == constants.DDM_ADD:
+            size.disks.append(wanted_size)
+        elif op.get("OP_ID") == "OP_INSTANCE_RECREATE_DISKS" and entry[0] in range(len(size.disks)):
+            size.disks[entry[0]] = max(wanted_size, size.disks[entry[0]])
     return size
 
 
-def _resulting(wanted: Any, default: Any, before: int | None) -> int:
-    if wanted is None:
-        return int(default) if before is None else before
-    return int(default) if wanted == constants.VALUE_DEFAULT else int(wanted)
+def _amount(wanted: Any, default: Any) -> int:
+    """A number or size as Ganeti will read it; none for what it cannot read, whose job will fail."""
+    if wanted is None or wanted == constants.VALUE_DEFAULT:
+        wanted = default
+    try:
+        return max(0, int(wanted))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return int(utils.ParseUnit(wanted))
+    except errors.GenericError:
+        return 0
 
 
-_COUNTED = ("OP_INSTANCE_CREATE", "OP_INSTANCE_SET_PARAMS", "OP_INSTANCE_GROW_DISK")
+def _larger(one: Size, other: Size) -> Size:
+    """Of each kind the larger amount."""
+    disks = max(one, other, key=lambda size: size.disk).disks
+    return Size(max(one.vcpus, other.vcpus), max(one.memory, other.memory), disks)
+
+
+#: What may make the instances of a scope more or larger.
+_ADDING = frozenset(
+    {"OP_INSTANCE_CREATE", "OP_INSTANCE_SET_PARAMS", "OP_INSTANCE_GROW_DISK", "OP_INSTANCE_RECREATE_DISKS"}
+)
 
 
 def changes_size(op: Mapping[str, Any]) -> bool:
     """Whether an opcode (as Ganeti stores it) may add to what a scope holds."""
-    return op.get("OP_ID") in (*_COUNTED, "OP_INSTANCE_MULTI_ALLOC")
+    return op.get("OP_ID") in _ADDING or op.get("OP_ID") == "OP_INSTANCE_MULTI_ALLOC"
 
 
-def _sized(ops: Any) -> Iterator[Mapping[str, Any]]:
-    """The opcodes of a job, nested ones too, that add to an instance."""
+def _counted(ops: Any) -> Iterator[Mapping[str, Any]]:
+    """The opcodes of a job, nested ones too, that matter for the count."""
     for op in ops or ():
         if op.get("OP_ID") == "OP_INSTANCE_MULTI_ALLOC":
-            yield from _sized(op.get("instances"))
-        elif op.get("OP_ID") in _COUNTED:
+            yield from _counted(op.get("instances"))
+        elif op.get("OP_ID") in _ADDING or op.get("OP_ID") == "OP_INSTANCE_RENAME":
             yield op
 
 
@@ -131,22 +155,17 @@ class Counter:
             op
             for row in self._luxi.QueryJobs(None, ["status", "ops"])
             if row and row[0] in _UNFINISHED
-            for op in _sized(row[1])
+            for op in _counted(row[1])
         ]
         sizes = self._sizes()
         defaults = self._luxi.QueryClusterInfo()["beparams"]["default"]
         for op in queued:
             self._apply(op, sizes, defaults)
         before = _total(sizes)
-        for op in _sized(ops):
+        for op in _counted(ops):
             self._apply(op, sizes, defaults, asked=True)
         after = _total(sizes)
-        for name, text in (
-            ("instances", "instances"),
-            ("vcpus", "vcpus"),
-            ("memory", "MiB of memory"),
-            ("disk", "MiB of disk"),
-        ):
+        for name, text in _UNITS.items():
             limit = getattr(quota, name)
             if limit is not None and getattr(after, name) > limit and getattr(after, name) > getattr(before, name):
                 raise QuotaExceeded(
@@ -168,11 +187,20 @@ class Counter:
         self, op: Mapping[str, Any], sizes: dict[str, Size], defaults: Mapping[str, Any], asked: bool = False
     ) -> None:
         name = str(op.get("instance_name"))
+        before = sizes.get(name)
         if op.get("OP_ID") == "OP_INSTANCE_CREATE":
-            if name not in sizes and (asked or self._will_hold(op)):
-                sizes[name] = size_after(op, None, defaults)
-        elif name in sizes:
-            sizes[name] = size_after(op, sizes[name], defaults)
+            # A name may be free again by then: its instance is removed, or gets another name.
+            after = size_after(op, None, defaults)
+            if before is not None:
+                sizes[name] = _larger(before, after)
+            elif asked or self._will_hold(op):
+                sizes[name] = after
+        elif before is None:
+            return
+        elif op.get("OP_ID") == "OP_INSTANCE_RENAME":
+            sizes.setdefault(str(op.get("new_name")), before)
+        else:
+            sizes[name] = size_after(op, before, defaults)
 
     def _will_hold(self, op: Mapping[str, Any]) -> bool:
         """Whether the role will be about an instance that a queued job makes.
