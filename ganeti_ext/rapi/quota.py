@@ -7,9 +7,9 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganeti import constants, errors, pathutils, utils
 
@@ -70,14 +70,11 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     wanted = op.get("beparams") or {}
     # Ganeti lets the old name overwrite the new one.
     memory = wanted.get("memory", wanted.get("maxmem"))
-    if before is None:
-        size = Size(
-            _amount(wanted.get("vcpus"), defaults.get("vcpus", 1)), _amount(memory, defaults.get("maxmem", 0)), []
-        )
-    else:
-        vcpus = _amount(wanted.get("vcpus", before.vcpus), defaults.get("vcpus", 1))
-        memory = _amount(before.memory if memory is None else memory, defaults.get("maxmem", 0))
-        size = Size(max(vcpus, before.vcpus), max(memory, before.memory), list(before.disks))
+    size = Size() if before is None else Size(before.vcpus, before.memory, list(before.disks))
+    if before is None or wanted.get("vcpus") is not None:
+        size.vcpus = max(size.vcpus, _amount(wanted.get("vcpus"), defaults.get("vcpus", 1)))
+    if before is None or memory is not None:
+        size.memory = max(size.memory, _amount(memory, defaults.get("maxmem", 0)))
     if op.get("OP_ID") == "OP_INSTANCE_GROW_DISK":
         amount, number = _amount(op.get("amount"), 0), _amount(op.get("disk"), 0)
         if number < len(size.disks):
@@ -148,8 +145,7 @@ class Counter:
 
         Raises QuotaExceeded. Call it within `locked`, and submit there, too.
         """
-        quota = self._role.quota
-        assert quota is not None
+        quota = self._role.quota or Quota()
         # The queue first: what finishes in between is then counted twice at worst, never not at all.
         queued = [
             op
@@ -157,14 +153,14 @@ class Counter:
             if row and row[0] in _UNFINISHED
             for op in _counted(row[1])
         ]
-        sizes = self._sizes()
+        counted = self._instances()
         defaults = self._luxi.QueryClusterInfo()["beparams"]["default"]
         for op in queued:
-            self._apply(op, sizes, defaults)
-        before = _total(sizes)
+            self._apply(op, counted, defaults)
+        before = _total(counted)
         for op in _counted(ops):
-            self._apply(op, sizes, defaults, asked=True)
-        after = _total(sizes)
+            self._apply(op, counted, defaults, asked=True)
+        after = _total(counted)
         for name, text in _UNITS.items():
             limit = getattr(quota, name)
             if limit is not None and getattr(after, name) > limit and getattr(after, name) > getattr(before, name):
@@ -173,34 +169,37 @@ class Counter:
                     f" and this needs {getattr(after, name) - getattr(before, name)}"
                 )
 
-    def _sizes(self) -> dict[str, Size]:
-        """The instances that the role is about, by name."""
+    def _instances(self) -> list[_Instance]:
+        """The instances that the role is about."""
         fields = FIELDS["instance"]
         rows = plain_rows(self._luxi.Query(constants.QR_INSTANCE, [*fields, *_USAGE_FIELDS], None))
-        return {
-            row[0]: Size(row[len(fields)] or 0, row[len(fields) + 1] or 0, list(row[len(fields) + 2] or ()))
+        return [
+            _Instance(
+                {row[0]}, Size(row[len(fields)] or 0, row[len(fields) + 1] or 0, list(row[len(fields) + 2] or ()))
+            )
             for row in rows
             if self._role.covers(target_of("instance", row))
-        }
+        ]
 
     def _apply(
-        self, op: Mapping[str, Any], sizes: dict[str, Size], defaults: Mapping[str, Any], asked: bool = False
+        self, op: Mapping[str, Any], counted: list[_Instance], defaults: Mapping[str, Any], asked: bool = False
     ) -> None:
         name = str(op.get("instance_name"))
-        before = sizes.get(name)
+        called_so = [one for one in counted if name in one.names]
         if op.get("OP_ID") == "OP_INSTANCE_CREATE":
-            # A name may be free again by then: its instance is removed, or gets another name.
-            after = size_after(op, None, defaults)
-            if before is not None:
-                sizes[name] = _larger(before, after)
+            size = size_after(op, None, defaults)
+            # The name is taken, so this fails; or its instance is removed first.
+            same = next((one for one in called_so if one.names == {name}), None)
+            if same is not None:
+                same.size = _larger(same.size, size)
             elif asked or self._will_hold(op):
-                sizes[name] = after
-        elif before is None:
+                counted.append(_Instance({name}, size))
             return
-        elif op.get("OP_ID") == "OP_INSTANCE_RENAME":
-            sizes.setdefault(str(op.get("new_name")), before)
-        else:
-            sizes[name] = size_after(op, before, defaults)
+        for one in called_so:
+            if op.get("OP_ID") == "OP_INSTANCE_RENAME":
+                one.names.add(str(op.get("new_name")))
+            else:
+                one.size = size_after(op, one.size, defaults)
 
     def _will_hold(self, op: Mapping[str, Any]) -> bool:
         """Whether the role will be about an instance that a queued job makes.
@@ -214,16 +213,23 @@ class Counter:
 
 
 @dataclass
-class _Total:
+class _Instance:
+    """One that counts, with each name that it has or gets, should the queued job not fail."""
+
+    names: set[str]
+    size: Size
+
+
+class _Total(NamedTuple):
     instances: int
     vcpus: int
     memory: int
     disk: int
 
 
-def _total(sizes: Mapping[str, Size]) -> _Total:
-    every = sizes.values()
-    return _Total(len(sizes), sum(s.vcpus for s in every), sum(s.memory for s in every), sum(s.disk for s in every))
+def _total(counted: Sequence[_Instance]) -> _Total:
+    every = [one.size for one in counted]
+    return _Total(len(every), sum(s.vcpus for s in every), sum(s.memory for s in every), sum(s.disk for s in every))
 
 
 @contextlib.contextmanager

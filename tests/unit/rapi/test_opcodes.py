@@ -15,7 +15,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ganeti_ext.policy.parameters import OPEN_ENDED, PARAMETERS, PRESETS, parameter_named
-from ganeti_ext.rapi import opcodes
 from ganeti_ext.rapi.opcodes import (
     NOT_SUBMITTED,
     RULES,
@@ -71,7 +70,7 @@ def made(name: str, /, **settings: Any) -> Any:
 
 
 def test_every_opcode_that_a_handler_submits_is_known() -> None:
-    assert submitted() - {*RULES, *opcodes.NEVER_LIMITED} == set()
+    assert submitted() - set(RULES) == set()
 
 
 def test_every_opcode_that_is_known_is_one_that_a_handler_submits() -> None:
@@ -104,7 +103,7 @@ def test_an_opcode_that_names_an_object_and_can_be_pinned_is(name: str) -> None:
     assert named == [] or not rule.pinned or (name, named) == ("OpInstanceCreate", ["group_name"])
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [name for name in KNOWN if RULES[name].for_limited])
 def test_every_field_is_an_object_or_a_parameter_of_the_policy(name: str) -> None:
     rule = RULES[name]
     decided = {*rule.objects, *rule.new, *rule.uuids, *rule.written, "dry_run", "comment", "reason", "depends"}
@@ -141,8 +140,21 @@ def test_what_lies_inside_of_a_field_is_ganetis() -> None:
 
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in RULES])
 def test_an_opcode_that_is_not_known_is_refused(name: str) -> None:
+    for limited in (True, False):
+        with pytest.raises(UnknownOpcode, match=name):
+            rule_of(CLASSES[name](), limited)
+
+
+@pytest.mark.parametrize("name", ["OpClusterSetParams", "OpClusterRedistConf"])
+def test_what_belongs_to_everybody_is_for_no_limited_role(name: str) -> None:
+    assert rule_of(CLASSES[name](), limited=False) is RULES[name]
     with pytest.raises(UnknownOpcode, match=name):
         rule_of(CLASSES[name]())
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if "Cluster" not in name])
+def test_every_other_opcode_is_for_a_limited_role(name: str) -> None:
+    assert rule_of(made(name)) is RULES[name]
 
 
 # What is set.
@@ -151,7 +163,7 @@ def test_an_opcode_that_is_not_known_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_default_is_not_set(name: str) -> None:
     assert values(made(name)) == []
-    assert values(made(name, **{field: default for field, default in fields(name).items()})) == []
+    assert values(made(name, **fields(name))) == []
 
 
 @pytest.mark.parametrize(
