@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ganeti import constants, errors, http
+from ganeti.rpc import errors as rpcerr
 
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
@@ -21,6 +22,9 @@ from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
+
+#: Luxid's silence, of which the handlers know what to say.
+_NO_ANSWER = (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.TimeoutError, rpcerr.ConnectionClosedError)
 
 #: Fields of an opcode that let it choose where it runs, if a role names nodes or groups at all.
 _PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
@@ -73,7 +77,7 @@ class AccessClient:
             raise self._refused(str(err)) from err
         except (filters.BadFilter, opcodes.UnusableParameter) as err:
             raise http.HttpBadRequest(message=str(err)) from err
-        except (errors.JobQueueFull, errors.JobQueueDrainError):
+        except (errors.JobQueueError, *_NO_ANSWER):
             raise  # the handler knows what to say
         except errors.OpPrereqError as err:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
@@ -82,8 +86,12 @@ class AccessClient:
         except errors.GenericError as err:
             raise self._unusable(err) from err
 
-    def _unusable(self, err: Exception) -> http.HttpBadRequest:
-        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, err)
+    def _unusable(self, err: Exception) -> http.HttpException:
+        # Of a job that it cannot read, luxid shows all that is in it, secrets too.
+        text = "it cannot read it" if "parse request" in str(err) else str(err)
+        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, text)
+        if "queue drained" in str(err).lower():
+            return http.HttpServiceUnavailable(message="Job queue is drained, cannot submit")
         return http.HttpBadRequest(message="luxid refused the request")
 
     # The names and parameters below are those of ganeti.luxi.Client.
@@ -96,16 +104,12 @@ class AccessClient:
                 _check_usable(op)
                 jobs.stamp(op, self._account.user, nested)
             role = self._decide(flat)
-            for op, _ in flat:
-                _check_usable(op)  # as it is now
-            if role is None or not quota.has_limits(role.quota):
+            stored = [op.__getstate__() for op in ops] if role is not None and quota.has_limits(role.quota) else []
+            if role is None or not any(map(quota.changes_size, stored)):
                 return self._client.SubmitJob(ops)
-            return self._within_quota(role, ops)
+            return self._within_quota(role, ops, stored)
 
-    def _within_quota(self, role: Role, ops: list[Any]) -> Any:
-        stored = [op.__getstate__() for op in ops]
-        if not any(quota.changes_size(op) for op in stored):
-            return self._client.SubmitJob(ops)
+    def _within_quota(self, role: Role, ops: list[Any], stored: list[Any]) -> Any:
         try:
             with quota.locked():
                 quota.Counter(self._luxi, role).check(stored)
@@ -170,7 +174,8 @@ class AccessClient:
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
-                self._check_schedule(op)
+                if not opcodes.rule_of(op).pinned and (op.depends or op.priority != constants.OP_PRIO_DEFAULT):
+                    raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
         return role
 
     def _granted(self, decision: Decision, flat: Sequence[tuple[Any, bool]]) -> Role:
@@ -182,6 +187,9 @@ class AccessClient:
         if decision.warning:
             self._warn(decision.warning)
         for op, nested in flat:
+            for dependency in op.depends or () if role.own_jobs else ():
+                if self._jobs.own(dependency[0]) is None:
+                    raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
             name = type(op).__name__
             if name == "OpInstanceCreate" and op.instance_name in decision.places:
                 op.group_name = decision.places[op.instance_name]
@@ -279,18 +287,6 @@ class AccessClient:
                 before = sizes[op.disk] if op.disk < len(sizes) else 0
                 found.append(("disks.size", op.amount if op.absolute else before + op.amount))
         return found
-
-    def _check_schedule(self, op: Any) -> None:
-        """Waits only for jobs of his own; and what cannot be pinned is not put off."""
-        depends = op.depends or ()
-        rule = opcodes.rule_of(op)
-        if not rule.pinned and (depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)):
-            raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
-        for dependency in depends:
-            if not self._own_jobs:
-                break
-            if self._jobs.own(dependency[0]) is None:
-                raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
 
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
         """Answers a query, cut to what the user may see."""
@@ -446,6 +442,7 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
     return (
         role.scope is None
         and role.parameters is None
+        and not role.own_jobs
         and not role.tags
         and not quota.has_limits(role.quota)
         and all(role.kind in (None, naming.kind) for naming in namings)
