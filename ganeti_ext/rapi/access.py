@@ -14,6 +14,7 @@ from ganeti import pathutils, utils
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import Account, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
+from ganeti_ext.rapi.passwords import costliest
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
 
@@ -64,6 +65,8 @@ class AccessControl:
         self._policy_exists = False
         self._has_our_tokens = False
         self._last_complaint = ""
+        #: What takes as long to check as the slowest password of all users.
+        self.costliest_password = costliest(())
         #: Set by the entry point.
         self.has_middleware = False
 
@@ -166,6 +169,7 @@ class AccessControl:
                 _log_problems(user.name, user.account.problems)
         self._users = users
         self._has_our_tokens = any(account is not None for account in accounts.values())
+        self.costliest_password = costliest(user.password for user in users.values())
 
 
 def _log_problems(name: str, problems: Iterable[str]) -> None:
