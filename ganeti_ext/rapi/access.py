@@ -14,6 +14,7 @@ from ganeti import pathutils, utils
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import Account, Grants, account_of, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
+from ganeti_ext.rapi.passwords import costliest
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
 
@@ -64,6 +65,8 @@ class AccessControl:
         self._policy_exists = False
         self._has_our_tokens = False
         self._last_complaint = ""
+        #: What takes as long to check as the slowest password of all users.
+        self.costliest_password = costliest(())
         #: Set by the entry point.
         self.has_middleware = False
 
@@ -167,6 +170,7 @@ class AccessControl:
                 _log_problems(user.name, user.grants.problems)
         self._users = users
         self._has_our_tokens = any(grants is not None for grants, _ in known.values())
+        self.costliest_password = costliest(user.password for user in users.values())
 
     def account_of(self, user: Any) -> Account | None:
         """What is granted to a user of Ganeti's file; None if nothing of ours is about him."""

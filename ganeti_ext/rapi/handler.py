@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ganeti import http
-from ganeti.server import rapi
 
 from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Policy, Role, Scope, Selector
@@ -20,9 +19,10 @@ from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, recor
 from ganeti_ext.rapi.client import AccessClient
 from ganeti_ext.rapi.permissions import OPEN_RESOURCES, permission_of
 from ganeti_ext.rapi.request import Request
+from ganeti_ext.rapi.signin import SignIn
 
 
-class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
+class RemoteApiHandler(SignIn):
     """Checks the password and Ganeti's own access lists first, then only ever narrows.
 
     The base class of middleware, which overrides `authorize`.

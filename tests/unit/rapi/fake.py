@@ -239,8 +239,14 @@ class Answer(NamedTuple):
 class Socket:
     """A connection whose other side is still there."""
 
+    def __init__(self, address: str = "192.0.2.99") -> None:
+        self.address = address
+
     def recv(self, size: int) -> bytes:
         return b""
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.address, 40000
 
 
 class Server:
