@@ -139,9 +139,17 @@ def _text(pattern: str, longest: int) -> dict[str, Any]:
 _STARS = r"^(?:[^*]*\*){0,4}[^*]*$"
 _COUNT = {"type": "integer", "minimum": 0}
 _SIZE = {"anyOf": [_COUNT, {"type": "string", "pattern": "^(?:0|[1-9][0-9]{0,8})[MGT]$"}]}
+_NUMBER = {"type": "integer"}
+_FLAG = {"type": "boolean"}
 _VALUE = {"type": ["string", "integer", "boolean"], "minLength": 1}
 _TEXT = {"type": "string", "minLength": 1}
 _ROLE_NAME = r"^[^\s,@]+$"
+
+
+def _ref(name: str, about: str = "") -> dict[str, Any]:
+    """What a definition says; in draft 7 nothing may stand beside a `$ref`."""
+    ref = {"$ref": "#/definitions/" + name.replace(" ", "-")}
+    return {"description": about, "allOf": [ref]} if about else ref
 
 
 def _patterns(letters: str, longest: int) -> dict[str, Any]:
@@ -159,16 +167,16 @@ def _limit(form: str) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "not": {"pattern": r"\{user\}"}, "pattern": _STARS, "maxLength": 1024}
     value: Any = {
         "text": text,
-        "number": {"type": "integer"},
+        "number": _NUMBER,
         "size": _SIZE,
-        "flag": {"type": "boolean"},
+        "flag": _FLAG,
         "any": {"anyOf": [text, {"type": ["integer", "boolean"]}]},
     }.get(form)
     if value is None:
         return anything
     if form in ("text", "flag"):
         return {"anyOf": [anything, _one_or_list(value)]}
-    end = _SIZE if form == "size" else {"type": "integer"}
+    end = _SIZE if form == "size" else _NUMBER
     ends = {"type": "object", "properties": dict.fromkeys(schema.RANGE, end), "additionalProperties": False}
     return {"anyOf": [anything, _one_or_list(value), {**ends, "minProperties": 1}]}
 
@@ -177,14 +185,13 @@ def _parameters() -> dict[str, Any]:
     """The mapping of parameters and their limits."""
     known: dict[str, Any] = {"preset": {"enum": list(PRESETS), "description": schema.PRESET.about}}
     for name, one in PARAMETERS.items():
-        known[name] = {**_limit(one.form), "description": one.about}
+        known[name] = _ref(f"limit of {one.form}", one.about)
     known["command"] = {**_one_or_list(_text("^[a-zA-Z0-9_.-]+$", 1024)), "description": PARAMETERS["command"].about}
     return {
         "type": "object",
         "properties": known,
         "patternProperties": {
-            rf"^{name}\.[A-Za-z0-9_-]+$": {**_limit(one.form), "description": one.about}
-            for name, one in OPEN_ENDED.items()
+            rf"^{name}\.[A-Za-z0-9_-]+$": _ref(f"limit of {one.form}", one.about) for name, one in OPEN_ENDED.items()
         },
         "additionalProperties": False,
     }
@@ -192,33 +199,32 @@ def _parameters() -> dict[str, Any]:
 
 def _values() -> dict[str, Any]:
     """The mapping of parameters and their values in a test."""
-    forms = {"number": {"type": "integer"}, "size": _SIZE, "flag": {"type": "boolean"}, "text": _TEXT}
     return {
         "type": "object",
-        "properties": {name: _one_or_list(forms.get(one.form, _VALUE)) for name, one in PARAMETERS.items()},
-        "patternProperties": {rf"^{name}\.[A-Za-z0-9_-]+$": _one_or_list(_VALUE) for name in OPEN_ENDED},
+        "properties": {name: _ref(f"value of {one.form}") for name, one in PARAMETERS.items()},
+        "patternProperties": {rf"^{name}\.[A-Za-z0-9_-]+$": _ref("value of any") for name in OPEN_ENDED},
         "additionalProperties": False,
     }
 
 
 def _forms() -> dict[str, Any]:
-    """form -> its schema; the forms of mappings are definitions."""
+    """form -> its schema."""
     tags = r"A-Za-z0-9_.+*?/:@\-"
-    selector = {"$ref": "#/definitions/selector"}
+    values: dict[str, Any] = {"number": _NUMBER, "size": _SIZE, "flag": _FLAG, "text": _TEXT}
     return {
         "version": {"const": 1},
         "text": _TEXT,
-        "flag": {"type": "boolean"},
+        "flag": _FLAG,
         "count": _COUNT,
         "size": _SIZE,
         "roles": {
             "type": "object",
             "propertyNames": {"pattern": _ROLE_NAME, "not": {"enum": list(BUILTIN_ROLES)}},
-            "additionalProperties": {"$ref": "#/definitions/role"},
+            "additionalProperties": _ref("role"),
         },
         "permissions": _permissions(),
         "denied permissions": {"anyOf": [{"const": "*"}, _permissions("*")]},
-        "selectors": _one_or_list(selector),
+        "selectors": _one_or_list(_ref("selector")),
         "names": _patterns(r"a-z0-9*?._\-", MAX_NAME),
         "tag patterns": _patterns(tags, MAX_TAG),
         "users": _one_or_list(
@@ -226,27 +232,27 @@ def _forms() -> dict[str, Any]:
         ),
         "parameters": _parameters(),
         "stamps": _patterns(tags.replace("*?", ""), MAX_TAG),
-        "denies": {"type": "array", "minItems": 1, "items": {"$ref": "#/definitions/deny"}},
-        "tests": {"type": "array", "minItems": 1, "items": {"$ref": "#/definitions/test"}},
+        "denies": {"type": "array", "minItems": 1, "items": _ref("deny")},
+        "tests": {"type": "array", "minItems": 1, "items": _ref("test")},
         "permission": {"enum": list(PERMISSIONS)},
-        "object": {"anyOf": [_TEXT, {"$ref": "#/definitions/object"}]},
+        "object": {"anyOf": [_TEXT, _ref("object")]},
         "group names": _one_or_list(_TEXT),
         "tags": _one_or_list(_TEXT),
         "values": _values(),
+        **{f"limit of {form}": _limit(form) for form in parameters.FORMS},
+        **{f"value of {form}": _one_or_list(values.get(form, _VALUE)) for form in parameters.FORMS},
     }
 
 
-def _mapping(name: str, forms: Mapping[str, Any]) -> dict[str, Any]:
+def _mapping(name: str) -> dict[str, Any]:
     keys = schema.MAPPINGS[name][1]
 
     def value(key: schema.Key) -> dict[str, Any]:
-        if key.choices:
-            return {"enum": list(key.choices)}
-        return dict(forms.get(key.form) or {"$ref": f"#/definitions/{key.form}"})
+        return {"enum": list(key.choices), "description": key.about} if key.choices else _ref(key.form, key.about)
 
     found: dict[str, Any] = {
         "type": "object",
-        "properties": {word: {"description": key.about, "allOf": [value(key)]} for word, key in keys.items()},
+        "properties": {word: value(key) for word, key in keys.items()},
         "required": [word for word, key in keys.items() if key.required],
         "additionalProperties": False,
     }
@@ -257,8 +263,8 @@ def _mapping(name: str, forms: Mapping[str, Any]) -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 7) of a policy."""
-    forms = _forms()
-    definitions = {name: _mapping(name, forms) for name in schema.MAPPINGS}
+    definitions = {name.replace(" ", "-"): form for name, form in _forms().items()}
+    definitions.update({name: _mapping(name) for name in schema.MAPPINGS})
     one_kind = [f"@{role}" for role in PLAIN_ROLES]
     definitions["role"].update(
         {
