@@ -215,7 +215,8 @@ class _Loader(Reader):
         selectors = []
         for entry in self.one_or_list(node, what):
             values = self._some(entry, "selector")
-            selectors.append(Selector(**{key: tuple(values.get(key) or ()) for key in schema.MAPPINGS["selector"][1]}))
+            name, tag, group = (Patterns(values.get(key) or ()) for key in ("name", "tag", "group"))
+            selectors.append(Selector(name, tag, group))
         return selectors
 
     def _quota(self, node: yaml.Node, what: str) -> Quota:

@@ -37,6 +37,7 @@ FORMS: Mapping[str, str] = {
     "flag": "`true` or `false`",
     "choice": "one of some words",
     "count": "a whole number, 0 or more",
+    "number": "a whole number; of a parameter that is a size, a size",
     "size": "a size: `512M`, `8G`, `1T`, or a whole number of MiB",
     "roles": "a mapping: the name of a role, and the role",
     "permissions": "a list of permissions, and of built-in roles with `@`",

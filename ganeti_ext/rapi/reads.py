@@ -225,7 +225,7 @@ def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
     parts: list[list[Any]] = []
     exact = True
     for view in views:
-        if not view.roles_see_all:
+        if not view.unlimited:
             scope = filters.of_selectors(kind, [one for role in view.roles for one in _selectors(role, kind)])
             exact = exact and scope.exact
             if scope.filter is not None:
