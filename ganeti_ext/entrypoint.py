@@ -87,8 +87,8 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
                 logging.warning("Not known to this ganeti-ext, so they need write: %s", ", ".join(unknown))
             # Only now: on its way to become a daemon Ganeti closes all files.
             handler.RemoteApiHandler.throttle = _make(Throttle, "Wrong passwords are not slowed down")
-            control.load_policy()  # before Ganeti loads the users, which need its roles
-            prepared = prepare(options, args)
+            prepared = prepare(options, args)  # loads the users
+            control.start()
             _watch_policy(access.POLICY_FILE, control.load_policy)
             return prepared
 
