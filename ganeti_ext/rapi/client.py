@@ -13,6 +13,7 @@ from ganeti import constants, errors, http, utils
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Refusal, decide
 from ganeti_ext.rapi import opcodes
+from ganeti_ext.rapi.audit import denied
 
 #: The source of the reason-trail entry that says whose job it is.
 REASON_SOURCE = "gnt:ext:rapi-user"
@@ -169,11 +170,11 @@ class AccessClient:
 
     def _refused(self, reason: str) -> http.HttpForbidden:
         logging.warning("Refused %s of user %r: %s", self._permission, self._user, reason)
-        return http.HttpForbidden(message=f"{self._permission}: {reason}")
+        return denied(http.HttpForbidden(message=f"{self._permission}: {reason}"), reason)
 
     def _not_found(self, reason: str) -> http.HttpNotFound:
         logging.warning("Refused %s of user %r as not found: %s", self._permission, self._user, reason)
-        return http.HttpNotFound()
+        return denied(http.HttpNotFound(), reason)
 
 
 def _check_usable(op: Any) -> None:

@@ -16,6 +16,7 @@ from ganeti_ext.policy.decision import Refusal, decide
 from ganeti_ext.policy.model import PredicateSelector, Role, Scope
 from ganeti_ext.policy.vocabulary import SCOPED_SO_FAR
 from ganeti_ext.rapi.access import AccessControl
+from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
 from ganeti_ext.rapi.permissions import OPEN_RESOURCES, permission_of
 from ganeti_ext.rapi.request import Request
@@ -29,6 +30,7 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
 
     #: Set by the entry point, before the daemon makes its handler.
     access = AccessControl()
+    audit = AuditLog()
 
     def authorize(self, request: Request) -> None:
         """For middleware: refuses by raising `http.HttpForbidden` or `http.HttpNotFound`.
@@ -36,6 +38,11 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
         Called for every request that has shown a right password and that ganeti-ext itself
         would let through, of whatever account.
         """
+
+    def PreHandleRequest(self, req: Any) -> None:
+        """Ganeti's check of user and password, which calls what is below."""
+        with self.audit.follow(req, self.access.active):
+            super().PreHandleRequest(req)
 
     def AuthenticationRequired(self, req: Any) -> bool:
         """Nothing is anonymous once there is something to protect (design, 3.1)."""
@@ -63,14 +70,20 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
     def Authenticate(self, req: Any, username: str, password: str) -> bool:
         """Whether the password is right; raises an HTTP error for what is refused."""
         context = self._GetRequestContext(req)
+        record = record_of(req)
+        record.user = username
         request = Request(req, context, self._user_fn(username))
+        record.permission = request.permission or ""
+        record.describe = functools.partial(_describe, record, request)
         try:
             if not super().Authenticate(req, username, password):
+                record.describe = None  # the body of somebody unknown is not even parsed
                 return False
         except http.HttpForbidden as err:
             if request.account is None:
                 raise
             raise self._forbidden(request, _not_granted(request.account, request.permission or "write")) from err
+        record.rule = ", ".join(sorted(set(request.user.options).intersection(context.handler_access)))
         if request.account is not None and request.resource.__name__ not in OPEN_RESOURCES:
             self._enforce(request, request.account)
         self.authorize(request)
@@ -78,13 +91,14 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
 
     def HandleRequest(self, req: Any) -> Any:
         """Ganeti's handling; what a parameter of a wrong type breaks there is a 400."""
-        try:
-            return super().HandleRequest(req)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
-            if not self._GetRequestContext(req).narrowed:
-                raise
-            logging.exception("Handling a request")
-            raise http.HttpBadRequest(message="A parameter is missing or has a wrong type") from err
+        with self.audit.follow(req, self.access.active, last=True):
+            try:
+                return super().HandleRequest(req)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
+                if not self._GetRequestContext(req).narrowed:
+                    raise
+                logging.exception("Handling a request")
+                raise http.HttpBadRequest(message="A parameter is missing or has a wrong type") from err
 
     def limit_instances(self, request: Request, inside: Callable[[str], bool]) -> None:
         """For middleware: limits a request to the instances whose exact name is `inside`.
@@ -112,9 +126,11 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
         decision = decide(account, [permission], request.objects)
         if decision.refusal is Refusal.OUTSIDE:
             _log_refusal(request, decision.reason)
-            raise http.HttpNotFound()
+            raise denied(http.HttpNotFound(), decision.reason)
         if not decision.allowed:
             raise self._forbidden(request, decision.reason)
+        if decision.role is not None:
+            record_of(request.req).rule = decision.role.name
         request.use_client(
             lambda client: functools.partial(AccessClient, client, request.user.name, account, permission)
         )
@@ -122,7 +138,12 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
     @staticmethod
     def _forbidden(request: Request, reason: str) -> http.HttpForbidden:
         _log_refusal(request, reason)
-        return http.HttpForbidden(message=reason)
+        return denied(http.HttpForbidden(message=reason), reason)
+
+
+def _describe(record: Record, request: Request) -> None:
+    record.parameters = parameters_of(request.query, request.body)
+    record.objects = list(request.objects)
 
 
 def _log_refusal(request: Request, reason: str) -> None:

@@ -46,7 +46,7 @@ class Request:
     """
 
     def __init__(self, req: Any, context: Any, user: Any) -> None:
-        self._req = req
+        self.req = req
         self._context = context
         self.user = user
         self.resource: type = type(context.handler)
@@ -67,13 +67,13 @@ class Request:
 
         Raises HttpUnsupportedMediaType, or HttpBadRequest for what is no JSON.
         """
-        if not self._req.request_body:
+        if not self.req.request_body:
             return None
-        content_type = self._req.request_headers.get(http.HTTP_CONTENT_TYPE, http.HTTP_APP_OCTET_STREAM)
+        content_type = self.req.request_headers.get(http.HTTP_CONTENT_TYPE, http.HTTP_APP_OCTET_STREAM)
         if content_type.lower() != http.HTTP_APP_JSON.lower():
             raise http.HttpUnsupportedMediaType()
         try:
-            return serializer.LoadJson(self._req.request_body)
+            return serializer.LoadJson(self.req.request_body)
         except Exception as err:
             # JSON nested too deeply is a RecursionError: whatever it is, it is no request.
             raise http.HttpBadRequest(message="Unable to parse JSON data") from err
