@@ -61,7 +61,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
     from ganeti.rapi import connector
 
-    from ganeti_ext.rapi import access, body, handler, permissions, users
+    from ganeti_ext.rapi import access, body, handler, permissions, quiet, users
     from ganeti_ext.rapi.middleware import load_middleware
     from ganeti_ext.rapi.throttle import Throttle
 
@@ -146,6 +146,24 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "dict",
             "each class gets access lists of its own",
             make=separate_lists,
+        ),
+        Patch("ganeti.http.server", "HttpServerHandler.HandleRequest", "(self, req)", "follows PreHandleRequest"),
+        Patch(
+            "ganeti.http.server",
+            "_HttpServerRequest.__repr__",
+            "(self)",
+            "would log the password and the body, at debug level",
+            make=lambda stock: quiet.short_repr(stock, lambda: control.active),
+        ),
+        Patch(
+            "ganeti.opcodes_base", "BaseOpCode.Validate", "(self, set_defaults)", "logs opcode, name, type and value"
+        ),
+        Patch(
+            "ganeti.opcodes_base",
+            "logging",
+            "module",
+            "would log the value of a parameter that has a wrong type",
+            make=lambda _: quiet.QuietLogging(lambda: control.active),
         ),
         Patch("ganeti.server.rapi", "RapiUsers.Load", "(self, filename)", "overridden"),
         Patch(

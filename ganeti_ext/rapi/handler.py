@@ -41,6 +41,7 @@ class RemoteApiHandler(SignIn):
 
     def PreHandleRequest(self, req: Any) -> None:
         """Ganeti's check of user and password, which calls what is below."""
+        self.audit.reads = self.access.audit_reads
         with self.audit.follow(req, self.access.active):
             super().PreHandleRequest(req)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ganeti.server import rapi
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.rapi import handler, permissions
 from ganeti_ext.rapi.access import AccessControl
+from ganeti_ext.rapi.audit import AuditLog
 
 PASSWORD = "secret"
 NODE = "node1.example.com"
@@ -98,6 +100,10 @@ QUERY_OF: dict[tuple[str, str], dict[str, str]] = {
     ("R_2_instances_name_tags", "PUT"): {"tag": "blue"},
     ("R_2_instances_name_tags", "DELETE"): {"tag": "blue"},
 }
+
+
+#: What a refusal's text ends with.
+RECORD_ID = re.compile(r" \(audit record ([0-9a-f]{16})\)")
 
 
 class Call(NamedTuple):
@@ -232,8 +238,8 @@ class Answer(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The text of an error."""
-        return str(self.body["message"])
+        """The text of an error, without the id of its audit record."""
+        return RECORD_ID.sub("", str(self.body["message"]))
 
 
 class Socket:
@@ -242,11 +248,22 @@ class Socket:
     def __init__(self, address: str = "192.0.2.99") -> None:
         self.address = address
 
+    def getpeername(self) -> tuple[str, int]:
+        return "192.0.2.9", 40000
+
     def recv(self, size: int) -> bytes:
         return b""
 
-    def getpeername(self) -> tuple[str, int]:
-        return self.address, 40000
+
+class Trail(AuditLog):
+    """An audit trail in memory: what each line says."""
+
+    def __init__(self) -> None:
+        super().__init__("/nonexistent/rapi-audit.log", clock=lambda: 1796000000.5)
+        self.records: list[dict[str, Any]] = []
+
+    def _append(self, line: bytes) -> None:
+        self.records.append(json.loads(line))
 
 
 class Server:
@@ -271,7 +288,8 @@ class Server:
             self.access._take(load_policy(policy.encode(), "policy"))
         self.users = parse_users(users)
         # Made here, so that servers in one test do not share their access control.
-        cls = type(cls.__name__, (cls,), {"access": self.access})
+        self.trail = Trail()
+        cls = type(cls.__name__, (cls,), {"access": self.access, "audit": self.trail})
         if issubclass(cls, handler.RemoteApiHandler):
             self.access.resolve_users(self.users)
         self.handler = cls(self.users.get, reqauth, _client_cls=self.cluster.client)
