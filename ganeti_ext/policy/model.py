@@ -266,7 +266,9 @@ class Role:
     def bound(self, user: str) -> Role | None:
         """The role with the user's name for `{user}`; None if it grants him nothing (design, 3.2)."""
         tags = tuple(tag.bound(user) for tag in self.tags)
-        if tags != self.tags and not (USER_IN_TAG.fullmatch(user) and all(len(tag.text) <= MAX_TAG for tag in tags)):
+        if any(tag.per_user for tag in self.tags) and not USER_IN_TAG.fullmatch(user):
+            return None
+        if any(len(tag.text) > MAX_TAG for tag in tags):
             return None
         scope = self.scope
         if scope is not None:
@@ -302,13 +304,11 @@ class Deny:
 
     def bound(self, user: str) -> Deny:
         """The same for one user. A name that `{user}` may not stand for matches everything: it forbids."""
-        return dataclasses.replace(
-            self,
-            objects={
-                kind: tuple(selector.bound(user) or Selector() for selector in selectors)
-                for kind, selectors in self.objects.items()
-            },
-        )
+        objects = {
+            kind: tuple(selector.bound(user) or Selector() for selector in selectors)
+            for kind, selectors in self.objects.items()
+        }
+        return self if objects == self.objects else dataclasses.replace(self, objects=objects)
 
     def matches(self, target: Target) -> bool:
         """Whether the object is, or could be, one of those that it protects."""
