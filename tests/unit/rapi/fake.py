@@ -249,7 +249,7 @@ class Socket:
         self.address = address
 
     def getpeername(self) -> tuple[str, int]:
-        return "192.0.2.9", 40000
+        return self.address, 40000
 
     def recv(self, size: int) -> bytes:
         return b""
