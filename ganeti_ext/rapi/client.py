@@ -22,6 +22,9 @@ from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 
+#: What luxid says of a job queue that takes no jobs, in an error without a class of its own.
+_DRAINED = "Queue drained"
+
 #: Fields of an opcode that let it choose where it runs, if a role names nodes or groups at all.
 _PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
 
@@ -80,6 +83,9 @@ class AccessClient:
                 raise self._not_found(str(err)) from err
             raise self._unusable(err) from err
         except errors.GenericError as err:
+            if str(err) == _DRAINED:
+                # The administrator's doing, not the request's: the handler makes a 503 of it.
+                raise errors.JobQueueDrainError from err
             raise self._unusable(err) from err
 
     def _unusable(self, err: Exception) -> http.HttpBadRequest:
