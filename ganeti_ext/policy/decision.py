@@ -119,16 +119,17 @@ def _by_role(
 ) -> Decision:
     """What one role says."""
     places: dict[str, str] = {}
+    scope = role.scope
+    # What is outside comes first: a place that is asked for would tell that the rest is there.
+    if not all(role.covers(target) for target in targets if scope is None or target.groups is not None):
+        return _outside(role, targets)
     for target in targets:
-        scope = role.scope
-        if target.groups is None and scope is not None:
+        if scope is not None and target.groups is None:
             place = _place(role, scope, target)
             if isinstance(place, Decision):
                 return place
             if place:
                 places[target.name] = place
-        elif not role.covers(target):
-            return _outside(role, targets)
     if role.parameters is not None:
         reason = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
         if reason:
