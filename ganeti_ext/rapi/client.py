@@ -26,8 +26,16 @@ _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 #: Luxid's silence, of which the handlers know what to say.
 _NO_ANSWER = (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.TimeoutError, rpcerr.ConnectionClosedError)
 
+#: What luxid says of a job queue that takes no jobs, in an error without a class of its own.
+_DRAINED = "Queue drained"
+
 #: Fields of an opcode that let it choose where it runs, if a role names nodes or groups at all.
-_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
+_ANY_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
+#: The same where an opcode has further ones.
+_PLACES = {
+    "OpInstanceCreate": _ANY_PLACES | {"group_name"},
+    "OpInstanceRecreateDisks": _ANY_PLACES | {"nodes"},
+}
 
 
 class AccessClient:
@@ -84,14 +92,15 @@ class AccessClient:
                 raise self._not_found(str(err)) from err
             raise self._unusable(err) from err
         except errors.GenericError as err:
+            if str(err) == _DRAINED:
+                # The administrator's doing, not the request's: the handler makes a 503 of it.
+                raise errors.JobQueueDrainError from err
             raise self._unusable(err) from err
 
-    def _unusable(self, err: Exception) -> http.HttpException:
+    def _unusable(self, err: Exception) -> http.HttpBadRequest:
         # Of a job that it cannot read, luxid shows all that is in it, secrets too.
         text = "it cannot read it" if "parse request" in str(err) else str(err)
         logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, text)
-        if "queue drained" in str(err).lower():
-            return http.HttpServiceUnavailable(message="Job queue is drained, cannot submit")
         return http.HttpBadRequest(message="luxid refused the request")
 
     # The names and parameters below are those of ganeti.luxi.Client.
@@ -156,6 +165,7 @@ class AccessClient:
     ) -> Role | None:
         """The same for whoever is limited to some objects, or kept from some."""
         lookup = Lookup(self._luxi)
+        self._check_places(flat, roles)
         try:
             targets = [target for op, _ in flat for target in self._targets(op, lookup, roles)]
             implied = self._implied(flat, lookup)
@@ -200,6 +210,17 @@ class AccessClient:
                 op.hypervisor = self._info["default_hypervisor"]
         return role
 
+    def _check_places(self, flat: Sequence[tuple[Any, bool]], roles: Sequence[Role]) -> None:
+        """Refuses a choice of place by a role that is not about places.
+
+        Before anything is looked up: the answer would tell what is there.
+        """
+        for op, _ in flat:
+            places = _PLACES.get(type(op).__name__, _ANY_PLACES)
+            for naming in opcodes.namings(op):
+                if naming.field in places and not any(role.may_choose(naming.kind) for role in roles):
+                    raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
+
     def _targets(self, op: Any, lookup: Lookup, roles: Sequence[Role]) -> list[Target]:
         """All objects that an opcode touches, as luxid has them.
 
@@ -218,9 +239,6 @@ class AccessClient:
                 found.append(Target(naming.kind, naming.name))
                 continue
             place = creation and naming.kind == "group"
-            if (place or naming.field in _PLACES) and not any(role.may_choose(naming.kind) for role in roles):
-                # Before anything could tell whether the place is there.
-                raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
             if not place and not any(role.may_touch(naming.kind, naming.name) for role in roles):
                 raise NotThere(f"{naming.kind} {naming.name!r} is outside")
             one = lookup.one(naming.kind, naming.name, INSTANCES_ON.get(naming.kind, ()) if rule.brings else ())
