@@ -86,11 +86,11 @@ def decide_among(
     implied: Sequence[tuple[str, Any]] = (),
 ) -> Decision:
     """The same among some roles of which each grants all of the permissions."""
-    deny = account.denied(permissions, targets) if account.denies else None
     refused: Decision | None = None
     for role in roles:
         decision = _by_role(role, targets, values, implied)
         if decision.role is not None:
+            deny = _deny(account, role, permissions, targets)
             return decision if deny is None else _denied(deny)
         # What is inside of a role and refused by its parameters tells more than what is outside.
         if refused is None or refused.refusal is Refusal.OUTSIDE:
@@ -98,6 +98,7 @@ def decide_among(
     assert refused is not None
     for role in roles:
         if role.warn:
+            deny = _deny(account, role, permissions, targets)
             if deny is not None:
                 return _denied(deny)
             return Decision(role, None, "mode: warn", f"role {role.name}", warning=refused.reason)
@@ -105,6 +106,14 @@ def decide_among(
         # A role without a scope hides nothing: its user may know that it is about one kind.
         return Decision(None, Refusal.PERMISSION, refused.reason, refused.rule)
     return refused
+
+
+def _deny(account: Account, role: Role, permissions: Sequence[str], targets: Sequence[Target]) -> Deny | None:
+    """The deny that matches; what is made by a role has the role's tags, too."""
+    if not account.denies:
+        return None
+    stamped = [one._replace(tags=one.tags | role.stamps) if one.new else one for one in targets]
+    return account.denied(permissions, stamped)
 
 
 def _denied(deny: Deny) -> Decision:
