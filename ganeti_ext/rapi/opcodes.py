@@ -144,7 +144,8 @@ RULES = {
     "OpNodeQueryStorage": _unpinned({"nodes": "node"}),
     "OpGroupAdd": Rule(new=_GROUP),
     "OpGroupRemove": _unpinned(_GROUP),
-    "OpGroupRename": _unpinned(_GROUP, new_name="group"),
+    # A scope may hold instances by their group's name: nobody gets others' by renaming it.
+    "OpGroupRename": _unpinned(_GROUP, brings=True, new_name="group"),
     "OpGroupSetParams": _unpinned(_GROUP, brings=True),
     "OpGroupAssignNodes": Rule({**_GROUP, "nodes": "node"}, uuids={"node_uuids": "nodes"}, brings=True, pinned=False),
     "OpNetworkAdd": Rule(new=_NETWORK),
@@ -208,6 +209,8 @@ def permissions_of(op: Any, nested: bool) -> set[str]:
     needed = {"instances.create"} if nested else set()
     if getattr(op, "remove_instance", False):
         needed.add("instances.remove")
+    if getattr(op, "allow_failover", False):
+        needed.add("instances.failover")
     if type(op).__name__ in ("OpInstanceCreate", "OpNetworkAdd") and getattr(op, "tags", None):
         needed.add("tags.set")
     return needed

@@ -93,9 +93,7 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     return size
 
 
-def _most(
-    wanted: Mapping[str, Any], keys: tuple[str, ...], defaults: Mapping[str, Any], before: int, new: bool
-) -> int:
+def _most(wanted: Mapping[str, Any], keys: tuple[str, ...], defaults: Mapping[str, Any], before: int, new: bool) -> int:
     """The largest that a parameter of many names may come to; none and `default` mean the cluster's."""
     default = int(defaults.get(keys[-1], 1))
     values = [wanted[key] for key in keys if key in wanted]
