@@ -15,6 +15,7 @@ from ganeti.rpc import errors as rpcerr
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
 from ganeti_ext.policy.model import KINDS, Role, Target
+from ganeti_ext.policy.parameters import ANY
 from ganeti_ext.rapi import filters, jobs, opcodes, quota
 from ganeti_ext.rapi.audit import Record, denied
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
@@ -58,6 +59,8 @@ class AccessClient:
         self._own_jobs = all(role.own_jobs for role in roles)
         self._reader = Reader(self._luxi, account, permission)
         self._jobs = jobs.OwnJobs(self._luxi, account.user)
+        #: Opcodes that let a disk grow, and to what.
+        self._growths: list[tuple[Any, int]] = []
 
     def __getattr__(self, call: str) -> Any:
         """Any call that has no method of its own below."""
@@ -184,7 +187,9 @@ class AccessClient:
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
-                if not opcodes.rule_of(op).pinned and (op.depends or op.priority != constants.OP_PRIO_DEFAULT):
+                rule = opcodes.rule_of(op)
+                bound = rule.pinned and not rule.brings  # what is on a node may be another's by then
+                if not bound and (op.depends or op.priority != constants.OP_PRIO_DEFAULT):
                     raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
         return role
 
@@ -208,6 +213,10 @@ class AccessClient:
             if nested and op.hypervisor is None and role.scope is not None:
                 # A multi-alloc has no default for it, and the role may not choose.
                 op.hypervisor = self._info["default_hypervisor"]
+        if role.parameters is not None and not role.parameters.limits.get("disks.size", ANY).anything:
+            for op, size in self._growths:
+                # To what was decided on: two that grow it by something would be more than either.
+                op.amount, op.absolute = size, True
         return role
 
     def _check_places(self, flat: Sequence[tuple[Any, bool]], roles: Sequence[Role]) -> None:
@@ -268,9 +277,12 @@ class AccessClient:
         if type(op).__name__ != "OpInstanceCreate":
             groups = frozenset([naming.name]) if naming.kind == "group" else frozenset()
             return Target(naming.kind, naming.name, tags, groups, new=True)
-        nodes = [target for target in others if target.kind == "node"]
-        if nodes:
-            placed = frozenset(name for node in nodes for name in node.groups or ())
+        if op.pnode is not None:  # without it the allocator chooses, whatever other nodes are named
+            placed = frozenset(name for node in others if node.kind == "node" for name in node.groups or ())
+            if group is not None and group.name not in placed:
+                raise NotThere(
+                    f"group {group.name!r} is not that of the nodes"
+                )  # or it could be told whether it is there
             return Target("instance", naming.name, tags, placed, new=True)
         choices: tuple[Target, ...] = ()
         if group is not None:
@@ -303,7 +315,8 @@ class AccessClient:
             if type(op).__name__ == "OpInstanceGrowDisk":
                 sizes = lookup.one("instance", op.instance_name, ["disk.sizes"]).more[0] or []
                 before = sizes[op.disk] if op.disk < len(sizes) else 0
-                found.append(("disks.size", op.amount if op.absolute else before + op.amount))
+                self._growths.append((op, op.amount if op.absolute else before + op.amount))
+                found.append(("disks.size", self._growths[-1][1]))
         return found
 
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
@@ -330,7 +343,7 @@ class AccessClient:
         ours = ["|", *own] if own else ["=", "id", 0]
         answer = self._client.Query(constants.QR_JOB, fields, ours if qfilter is None else ["&", ours, qfilter])
         for row in answer.data:
-            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign_instances)
+            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign)
             row[:] = [[status, value] for (status, _), value in zip(row, texts)]
         return answer
 
@@ -390,7 +403,7 @@ class AccessClient:
                 if None in own:
                     return [None]
                 rows = self._client.QueryJobs(own, fields)
-            return [jobs.cut(fields, row, self._reader.foreign_instances) for row in rows]
+            return [jobs.cut(fields, row, self._reader.foreign) for row in rows]
 
     def WaitForJobChangeOnce(self, job_id: Any, fields: list[str], *args: Any, **kwargs: Any) -> Any:
         """Waits for a job; another's job is None, as one that does not exist."""
@@ -402,8 +415,8 @@ class AccessClient:
                 return None
             answer = self._client.WaitForJobChangeOnce(own, fields, *args, **kwargs)
             if isinstance(answer, (list, tuple)) and len(answer) == 2:
-                info = jobs.cut(fields, answer[0], self._reader.foreign_instances)
-                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign_instances)]
+                info = jobs.cut(fields, answer[0], self._reader.foreign)
+                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign)]
             return answer
 
     def CancelJob(self, job_id: Any, *args: Any, **kwargs: Any) -> Any:
