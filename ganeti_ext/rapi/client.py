@@ -94,6 +94,10 @@ class AccessClient:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
                 raise self._not_found(str(err)) from err
             raise self._unusable(err) from err
+        except rpcerr.TimeoutError as err:
+            raise http.HttpGatewayTimeout(message="luxid did not answer in time") from err
+        except (rpcerr.NoMasterError, rpcerr.ConnectionClosedError) as err:
+            raise http.HttpBadGateway(message="luxid does not answer") from err
         except errors.GenericError as err:
             if str(err) == _DRAINED:
                 # The administrator's doing, not the request's: the handler makes a 503 of it.
@@ -187,10 +191,7 @@ class AccessClient:
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
-                rule = opcodes.rule_of(op)
-                bound = rule.pinned and not rule.brings  # what is on a node may be another's by then
-                if not bound and (op.depends or op.priority != constants.OP_PRIO_DEFAULT):
-                    raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
+                self._check_not_put_off(op)
         return role
 
     def _granted(self, decision: Decision, flat: Sequence[tuple[Any, bool]]) -> Role:
@@ -235,7 +236,7 @@ class AccessClient:
 
         Raises NotThere, UnknownOpcode, or an HTTP error.
         """
-        rule = opcodes.rule_of(op)
+        rule = opcodes.rule_of(op, any(role.scope is not None for role in roles))
         creation = type(op).__name__ == "OpInstanceCreate"
         found: list[Target] = []
         new: list[opcodes.Naming] = []
@@ -319,6 +320,13 @@ class AccessClient:
                 found.append(("disks.size", self._growths[-1][1]))
         return found
 
+    def _check_not_put_off(self, op: Any) -> None:
+        """What cannot be pinned runs at once; what is on a node may be another's by then. Raises HttpForbidden."""
+        rule = opcodes.rule_of(op, limited=False)
+        put_off = op.depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)
+        if put_off and (rule.brings or not rule.pinned):
+            raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
+
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
         """Answers a query, cut to what the user may see."""
         with self._silent():
@@ -328,10 +336,12 @@ class AccessClient:
             if kind is None:
                 if self._limited or self._account.hides(self._permission, ""):
                     raise self._refused(f"resource {what} is not for a limited role")
-            elif not self._reader.sees_all(kind, fields):
-                return self._reader.query(kind, fields, qfilter)
-            elif "console" in fields:
-                self._reader.check_console()
+            else:
+                asked = [*fields, *filters.texts(qfilter)]
+                if not self._reader.sees_all(kind, asked):
+                    return self._reader.query(kind, fields, qfilter)
+                if "console" in asked:
+                    self._reader.check_console()
             return self._client.Query(what, fields, qfilter)
 
     def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:
@@ -488,7 +498,7 @@ def _check_usable(op: Any) -> None:
     try:
         op.Validate(False)
         opcodes.check_values(op)
-    except errors.OpPrereqError as err:
+    except (errors.OpPrereqError, TypeError) as err:  # as FillOpcode: some checks stumble over a list
         raise http.HttpBadRequest(message=f"Invalid parameters: {err}") from err
     except opcodes.UnusableParameter as err:
         raise http.HttpBadRequest(message=str(err)) from err

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ganeti import constants, pathutils
+from ganeti import constants, errors, pathutils, utils
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.model import Quota, Role, Target
@@ -79,26 +79,38 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     size.memory = _most(wanted, ("memory", "maxmem"), defaults, size.memory, before is None)
     kind = op.get("OP_ID")
     if kind == "OP_INSTANCE_GROW_DISK":
-        _grow(size, int(op["disk"]), int(op["amount"]), bool(op.get("absolute")))
+        _grow(size, _amount(op.get("disk")), _amount(op.get("amount")), bool(op.get("absolute")))
         return size
     for entry in op.get("disks") or ():
         parts = list(entry) if isinstance(entry, (list, tuple)) else [entry]
         settings = parts[-1] if isinstance(parts[-1], Mapping) else {}
-        amount = int(settings.get("size") or 0)
+        amount = _amount(settings.get("size"))
         if kind == "OP_INSTANCE_CREATE" or parts[0] == "add":
             size.disks.append(amount)
         elif kind == "OP_INSTANCE_RECREATE_DISKS" and len(parts) > 1 and amount:
-            _grow(size, int(parts[0]), amount, True)
+            _grow(size, _amount(parts[0]), amount, True)
         size.moving = size.moving or parts[0] in ("add", "remove", "attach", "detach")
     return size
 
 
 def _most(wanted: Mapping[str, Any], keys: tuple[str, ...], defaults: Mapping[str, Any], before: int, new: bool) -> int:
     """The largest that a parameter of many names may come to; none and `default` mean the cluster's."""
-    default = int(defaults.get(keys[-1], 1))
+    default = _amount(defaults.get(keys[-1], 1))
     values = [wanted[key] for key in keys if key in wanted]
-    said = [default if value in (None, constants.VALUE_DEFAULT) else int(value) for value in values]
+    said = [default if value in (None, constants.VALUE_DEFAULT) else _amount(value) for value in values]
     return max([*said, before, *([default] if new and not said else [])])
+
+
+def _amount(value: Any) -> int:
+    """A number or size as Ganeti will read it; none for what it cannot read, whose job will fail."""
+    try:
+        return max(0, int(value or 0))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return int(utils.ParseUnit(value))
+    except errors.GenericError:
+        return 0
 
 
 def _grow(size: Size, disk: int, amount: int, absolute: bool) -> None:
