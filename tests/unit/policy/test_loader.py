@@ -461,6 +461,8 @@ VALUE = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(
         st.frozensets(NAMES, max_size=2),
         st.none() | st.frozensets(NAMES, max_size=2),
         st.booleans(),
+        choices=st.just(()),
+        named=st.just(False),
     ),
     st.tuples(st.sampled_from(["os_type", "disks.size", "tags", "start", "hvparams.x", "x"]), VALUE),
 )
