@@ -141,15 +141,19 @@ def _obstacle(
 ) -> _Obstacle | None:
     """What keeps a role from granting a request; notes in `places` where new objects have to go."""
     scope = role.scope
+    unplaced = []
     for target in targets:
         inside = role.covers(target) if scope is None else scope.holds(target, role.stamps)
-        if not inside and (scope is None or target.groups is not None):
-            return _OUTSIDE
         # Where nobody has chosen its nodes yet, they have to be inside, too, if the scope names any.
         if target.groups is None and scope is not None and (scope.nodes or target.named or not inside):
-            obstacle = _place(role, scope, target, places)
-            if obstacle is not None:
-                return obstacle
+            unplaced.append(target)
+        elif not inside:
+            return _OUTSIDE
+    # What is outside comes first: a place that is asked for would tell that the rest is there.
+    for target in unplaced:
+        obstacle = _place(role, scope, target, places) if scope is not None else _OUTSIDE
+        if obstacle is not None:
+            return obstacle
     if (values or implied) and role.parameters is not None:
         refusal = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
         if refusal:

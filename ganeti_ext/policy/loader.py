@@ -72,7 +72,7 @@ class _Loader(Reader):
             "denies": self._denies,
             "tests": self._tests,
             "permission": self._permission,
-            "object": self._object,
+            "name or object": self._object,
             "group names": self._group_names,
             "tags": self._tags_of_an_object,
             "values": self._test_values,

@@ -136,7 +136,7 @@ def _text(pattern: str, longest: int) -> dict[str, Any]:
     return {"type": "string", "pattern": pattern, "minLength": 1, "maxLength": longest}
 
 
-_STARS = r"^(?:[^*]*\*){0,4}[^*]*$"
+_STARS = r"^(?:[^*\x00-\x1f]*\*){0,4}[^*\x00-\x1f]*$"
 _COUNT = {"type": "integer", "minimum": 0}
 _SIZE = {"anyOf": [_COUNT, {"type": "string", "pattern": "^(?:0|[1-9][0-9]{0,8})[MGT]$"}]}
 _NUMBER = {"type": "integer"}
@@ -235,7 +235,7 @@ def _forms() -> dict[str, Any]:
         "denies": {"type": "array", "minItems": 1, "items": _ref("deny")},
         "tests": {"type": "array", "minItems": 1, "items": _ref("test")},
         "permission": {"enum": list(PERMISSIONS)},
-        "object": {"anyOf": [_TEXT, _ref("object")]},
+        "name or object": {"anyOf": [_TEXT, _ref("object")]},
         "group names": _one_or_list(_TEXT),
         "tags": _one_or_list(_TEXT),
         "values": _values(),

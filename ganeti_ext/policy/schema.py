@@ -51,7 +51,7 @@ FORMS: Mapping[str, str] = {
     "denies": "a list of denies",
     "tests": "a list of tests",
     "permission": "a permission",
-    "object": "the name of an object, or a mapping",
+    "name or object": "the name of an object, or a mapping",
     "group names": "a name or a list of them",
     "tags": "a tag or a list of them",
     "values": "a mapping: parameters by their names, and a value or a list of values",
@@ -152,7 +152,7 @@ _DENY = {
 _TEST = {
     "user": Key("text", "The user who asks.", "test1"),
     "do": Key("permission", "What is asked for.", "instances.reboot"),
-    "on": Key("object", "The object that it is asked for.", "web1.test.example.com", "no object is looked at"),
+    "on": Key("name or object", "The object that it is asked for.", "web1.test.example.com", "no object is looked at"),
     "expect": Key("choice", "The right answer.", "allow", choices=("allow", "deny")),
     "parameters": Key("values", "What the request sets.", "{beparams.maxmem: 16G}", "nothing"),
     "tokens": Key(

@@ -255,8 +255,10 @@ class AuditLog:
                 if status.st_size and os.pread(file, 1, status.st_size - 1) != b"\n":
                     line = b"\n" + line
             if os.write(file, line) != len(line):
-                self._shared[-1] = 0
                 raise OSError(errno.ENOSPC, "a record was cut off")
+        except OSError:
+            self._shared[-1] = 0
+            raise
         finally:
             os.close(file)
 

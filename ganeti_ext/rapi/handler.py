@@ -17,7 +17,7 @@ from ganeti_ext.policy.vocabulary import NEVER_SCOPED
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
-from ganeti_ext.rapi.permissions import OPEN_RESOURCES, permission_of
+from ganeti_ext.rapi.permissions import METHODS, OPEN_RESOURCES, permission_of
 from ganeti_ext.rapi.request import Request
 from ganeti_ext.rapi.signin import SignIn
 
@@ -61,6 +61,9 @@ class RemoteApiHandler(SignIn):
         """
         if req.private is not None:
             return super()._GetRequestContext(req)
+        if self.access.active and req.request_method.upper() not in METHODS:
+            # Ganeti takes any attribute of its handler for a method, such as PUT_ACCESS: 500.
+            raise http.HttpNotImplemented()
         context = super()._GetRequestContext(req)
         context.narrowed = False  # by us or a middleware; Request.use_client says when
         permission = permission_of(type(context.handler), req.request_method.upper())

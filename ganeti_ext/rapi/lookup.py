@@ -98,10 +98,12 @@ class Lookup:
             raise NotThere(f"no {kind} is called exactly {name!r}")
         return self._note(kind, rows[0])
 
-    def many(self, kind: str, names: Iterable[str]) -> list[Found]:
-        """The objects of these names; one that is not there is left out."""
+    def many(self, kind: str, names: Sequence[str]) -> list[Found]:
+        """The objects of some names that luxid itself gave; one that has gone since is left out.
+
+        They need not be exact names: an administrator's instance may be called as he likes.
+        """
         wanted = [name for name in dict.fromkeys(names) if (kind, name) not in self._found]
-        wanted = [name for name in wanted if is_exact_name(name)]
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]
             response = self._luxi.Query(RESOURCE[kind], list(FIELDS[kind]), names_filter(part))
@@ -110,8 +112,13 @@ class Lookup:
         return [self._found[kind, name] for name in names if (kind, name) in self._found]
 
     def on(self, found: Found) -> list[Found]:
-        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON."""
-        return self.many("instance", [instance for names in found.more for instance in names or ()])
+        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON.
+
+        One whose name no user could say is there all the same, and nobody's.
+        """
+        names = [instance for names in found.more for instance in names or ()]
+        strangers = [name for name in dict.fromkeys(names) if not is_exact_name(name)]
+        return self.many("instance", names) + [Found(Target("instance", name, groups=None), "") for name in strangers]
 
     def groups(self) -> tuple[Target, ...]:
         """All groups."""

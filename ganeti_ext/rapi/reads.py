@@ -9,6 +9,7 @@ from typing import Any
 from ganeti import constants, errors, objects
 
 from ganeti_ext.policy.accounts import Account
+from ganeti_ext.policy.model import Role, Selector
 from ganeti_ext.policy.visibility import Visibility, visibility
 from ganeti_ext.rapi import filters
 from ganeti_ext.rapi.lookup import FIELDS, RESOURCE, names_filter, target_of
@@ -57,6 +58,14 @@ _OWN: Mapping[str, frozenset[str] | None] = {
     ),
     "network": _words("ctime gateway gateway6 mac_prefix mtime name network network6 serial_no tags uuid"),
 }
+#: Kind -> its name and UUID, and fields that name other objects; and the kinds of those.
+_REFERENCES = {
+    "instance": ("name", "uuid", "pnode", "snodes", "pnode.group", "snodes.group", "nic.networks.names"),
+    "node": ("name", "uuid", "group"),
+    "group": ("name", "uuid"),
+    "network": ("name", "uuid"),
+}
+_REFERRED = {"instance": ("node", "node", "group", "group", "network"), "node": ("group",), "group": (), "network": ()}
 #: Fields of /2/info that tell nothing of anybody.
 _INFO = _words(
     "name uuid software_version protocol_version config_version os_api_version export_version vcs_version"
@@ -81,6 +90,7 @@ class Reader:
         self._account = account
         self._permission = permission
         self._names: dict[str, frozenset[str] | None] = {}
+        self._foreign: frozenset[str] | None = None
 
     def sees_all(self, kind: str, fields: Sequence[str] = ()) -> bool:
         """Whether nothing of a kind is hidden from the user."""
@@ -94,7 +104,7 @@ class Reader:
         self._check_fields(kind, fields)
         if qfilter is not None:
             filters.check(qfilter, lambda field: self._own(kind, field) and (field != "console" or self._console()))
-        views = self._views(kind, fields)
+        views = self._views(kind, [*fields, *filters.texts(qfilter)])
         scope = _combined(kind, views)
         needed = FIELDS[kind]
         wanted = [*needed, *(_COUNTS[kind].get(field, field) for field in fields)]
@@ -104,12 +114,12 @@ class Reader:
             answers.append(self._ask(kind, wanted, ["&", *parts] if len(parts) > 1 else parts[0] if parts else None))
         else:
             # His filter must not be tried on a row that is not his: not even whether it fails.
-            names = sorted(self._visible_names(kind, scope) or ())
+            names = sorted(self._visible_names(kind, views, scope))
             for start in range(0, len(names), 200):
                 part = names[start : start + 200]
                 answers.append(self._ask(kind, wanted, ["&", names_filter(part), qfilter]))
             if not answers:
-                answers.append(self._ask(kind, wanted, filters.of_selectors(kind, ()).filter))
+                answers.append(self._ask(kind, wanted, filters.NOTHING))
         rows = []
         for answer in answers:
             for row in answer.data:
@@ -154,11 +164,23 @@ class Reader:
         """What a limited user may know of the cluster."""
         return {key: value for key, value in self._luxi.QueryClusterInfo().items() if key in _INFO}
 
-    def foreign_instances(self) -> frozenset[str]:
-        """The names of all instances that the user may not see."""
-        everything = frozenset(row[0] for row in _plain(self._ask("instance", ["name"], None)))
-        seen = self._seen("instance")
-        return frozenset() if seen is None else everything - seen
+    def foreign(self) -> frozenset[str]:
+        """The names and UUIDs of all objects that the user may not know of."""
+        if self._foreign is None:
+            every = {kind: _plain(self._ask(kind, _REFERENCES[kind], None)) for kind in _REFERENCES}
+            known: dict[str, set[str]] = {kind: set() for kind in every}
+            for kind, rows in every.items():
+                seen = self._seen(kind)
+                for name, _, *references in rows:
+                    if seen is not None and name not in seen:
+                        continue
+                    known[kind].add(name)
+                    for other, value in zip(_REFERRED[kind], references):  # what stands in an object of his
+                        known[other].update([value] if isinstance(value, str) else value or ())
+            self._foreign = frozenset(
+                word for kind, rows in every.items() for row in rows if row[0] not in known[kind] for word in row[:2]
+            )
+        return self._foreign
 
     def _views(self, kind: str, fields: Sequence[str]) -> list[Visibility]:
         views = [visibility(self._account, self._permission, kind)]
@@ -196,11 +218,10 @@ class Reader:
         if kind not in self._names:
             views = self._views(kind, ())
             everything = all(view.everything for view in views)
-            self._names[kind] = None if everything else self._visible_names(kind, _combined(kind, views))
+            self._names[kind] = None if everything else self._visible_names(kind, views, _combined(kind, views))
         return self._names[kind]
 
-    def _visible_names(self, kind: str, scope: filters.Filter) -> frozenset[str]:
-        views = self._views(kind, ())
+    def _visible_names(self, kind: str, views: Sequence[Visibility], scope: filters.Filter) -> frozenset[str]:
         rows = _plain(self._ask(kind, FIELDS[kind], scope.filter))
         targets = [target_of(kind, row) for row in rows]
         return frozenset(target.name for target in targets if all(view.sees(target) for view in views))
@@ -231,9 +252,11 @@ def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
             if scope.filter is not None:
                 parts.append(scope.filter)
         for deny in view.denies:
-            selectors = deny.objects.get(kind, ())
-            hidden = filters.of_selectors(kind, selectors)
-            if hidden.exact and hidden.filter is not None and not any(one.group for one in selectors):
+            selectors = deny.objects.get(kind, ()) if deny.objects else (Selector(),)
+            hidden = filters.of_selectors(kind, selectors, any_name=True)
+            if hidden.filter is None and hidden.exact:
+                parts.append(filters.NOTHING)
+            elif hidden.exact and hidden.filter is not None and not any(one.group for one in selectors):
                 parts.append(["!", hidden.filter])
             else:
                 exact = False  # what is denied in doubt cannot be said in luxid's language
@@ -242,7 +265,7 @@ def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
     return filters.Filter(["&", *parts] if len(parts) > 1 else parts[0], exact)
 
 
-def _selectors(role: Any, kind: str) -> Sequence[Any]:
+def _selectors(role: Role, kind: str) -> tuple[Selector, ...]:
     return () if role.scope is None else role.scope.of(kind)
 
 

@@ -318,7 +318,8 @@ def test_a_scope_that_is_widened_never_takes_a_right_away(
     scope = held.scope
     if scope is None or more.bound(user) is None:
         return
-    wider = dataclasses.replace(scope, **{kind + "s": (*scope.of(kind), more)})
+    change: dict[str, Any] = {kind + "s": (*scope.of(kind), more)}
+    wider = dataclasses.replace(scope, **change)
     if decide(account_of(user, [held]), needed, targets, values, groups).allowed:
         widened = dataclasses.replace(held, scope=wider)
         assert decide(account_of(user, [widened]), needed, targets, values, groups).allowed

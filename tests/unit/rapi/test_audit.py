@@ -484,12 +484,13 @@ def test_a_file_that_is_none(path: Path, spoil: Callable[[Path], None], caplog: 
 
 
 def write_at_limit(path: Path, size: int) -> AuditLog:
-    """A file of one record which, by this process, can grow by `size` bytes only; then one more."""
+    """A file of one record which, by this process, can grow by `size` bytes only; then two more."""
     log = AuditLog(str(path))
     log.write(Record("GET", "/"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + size, hard))
     try:
+        log.write(Record("GET", "/"))
         log.write(Record("GET", "/"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -574,7 +575,7 @@ def test_threads_keep_their_records_apart(path: Path) -> None:
 
 def test_the_repr_of_a_request_shows_no_password_once_active() -> None:
     request = ganeti_request()
-    stock: Callable[[Any], str] = type(request).__repr__
+    stock: Any = type(request).__repr__
     active = [False]
     shown = quiet.short_repr(stock, lambda: active[0])
     assert shown(request) == stock(request)
