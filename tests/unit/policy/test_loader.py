@@ -477,7 +477,7 @@ def test_nothing_that_is_taken_breaks_a_decision(
     assert grants is not None
     account = Account(user, grants, policy)
     for permission in ("tags.set", "instances.reboot", "cluster.modify"):
-        decision = decide(account, [permission], [target], [value], ["default", "g2"])
+        decision = decide(account, [permission], [target], [value], [value])
         assert decision.allowed or (decision.refusal is not None and decision.reason)
     assert visibility(account, "instances.list", target.kind).sees(target) in (True, False)
 
