@@ -79,6 +79,10 @@ def _of_selector(kind: str, selector: Selector, any_name: bool) -> Filter:
         parts.append(_matches("name", selector.group))
     elif selector.group:
         exact = False  # luxid cannot look into the connections of a network
+    if not any_name and not all(pattern.literal and is_exact_name(pattern.text) for pattern in selector.name or [_ALL]):
+        parts.insert(0, _matches("name", selector.name or [_ALL], _EXACT_NAME))
+    elif selector.name:
+        parts.insert(0, _matches("name", selector.name))
     if not parts:
         return Filter(None, exact)
     return Filter(parts[0] if len(parts) == 1 else ["&", *parts], exact)
