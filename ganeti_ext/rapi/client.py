@@ -15,6 +15,7 @@ from ganeti.rpc import errors as rpcerr
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
 from ganeti_ext.policy.model import KINDS, Role, Target
+from ganeti_ext.policy.parameters import ANY
 from ganeti_ext.rapi import filters, jobs, opcodes, quota
 from ganeti_ext.rapi.audit import Record, denied
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
@@ -23,8 +24,19 @@ from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 
+#: Luxid's silence, of which the handlers know what to say.
+_NO_ANSWER = (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.TimeoutError, rpcerr.ConnectionClosedError)
+
+#: What luxid says of a job queue that takes no jobs, in an error without a class of its own.
+_DRAINED = "Queue drained"
+
 #: Fields of an opcode that let it choose where it runs, if a role names nodes or groups at all.
-_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
+_ANY_PLACES = frozenset({"pnode", "snode", "src_node", "target_node", "remote_node", "nics.network"})
+#: The same where an opcode has further ones.
+_PLACES = {
+    "OpInstanceCreate": _ANY_PLACES | {"group_name"},
+    "OpInstanceRecreateDisks": _ANY_PLACES | {"nodes"},
+}
 
 
 class AccessClient:
@@ -47,6 +59,8 @@ class AccessClient:
         self._own_jobs = all(role.own_jobs for role in roles)
         self._reader = Reader(self._luxi, account, permission)
         self._jobs = jobs.OwnJobs(self._luxi, account.user)
+        #: Opcodes that let a disk grow, and to what.
+        self._growths: list[tuple[Any, int]] = []
 
     def __getattr__(self, call: str) -> Any:
         """Any call that has no method of its own below."""
@@ -74,7 +88,7 @@ class AccessClient:
             raise self._refused(str(err)) from err
         except (filters.BadFilter, opcodes.UnusableParameter) as err:
             raise http.HttpBadRequest(message=str(err)) from err
-        except (errors.JobQueueFull, errors.JobQueueDrainError):
+        except (errors.JobQueueError, *_NO_ANSWER):
             raise  # the handler knows what to say
         except errors.OpPrereqError as err:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
@@ -85,10 +99,15 @@ class AccessClient:
         except (rpcerr.NoMasterError, rpcerr.ConnectionClosedError) as err:
             raise http.HttpBadGateway(message="luxid does not answer") from err
         except errors.GenericError as err:
+            if str(err) == _DRAINED:
+                # The administrator's doing, not the request's: the handler makes a 503 of it.
+                raise errors.JobQueueDrainError from err
             raise self._unusable(err) from err
 
     def _unusable(self, err: Exception) -> http.HttpBadRequest:
-        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, err)
+        # Of a job that it cannot read, luxid shows all that is in it, secrets too.
+        text = "it cannot read it" if "parse request" in str(err) else str(err)
+        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, text)
         return http.HttpBadRequest(message="luxid refused the request")
 
     # The names and parameters below are those of ganeti.luxi.Client.
@@ -101,17 +120,12 @@ class AccessClient:
                 _check_usable(op)
                 jobs.stamp(op, self._account.user, nested)
             role = self._decide(flat)
-            for op, _ in flat:
-                self._check_depends(op)
-                _check_usable(op)  # as it is now
-            if role is None or not quota.has_limits(role.quota):
+            stored = [op.__getstate__() for op in ops] if role is not None and quota.has_limits(role.quota) else []
+            if role is None or not any(map(quota.changes_size, stored)):
                 return self._client.SubmitJob(ops)
-            return self._within_quota(role, ops)
+            return self._within_quota(role, ops, stored)
 
-    def _within_quota(self, role: Role, ops: list[Any]) -> Any:
-        stored = [op.__getstate__() for op in ops]
-        if not any(quota.changes_size(op) for op in stored):
-            return self._client.SubmitJob(ops)
+    def _within_quota(self, role: Role, ops: list[Any], stored: list[Any]) -> Any:
         try:
             with quota.locked():
                 quota.Counter(self._luxi, role).check(stored)
@@ -158,6 +172,7 @@ class AccessClient:
     ) -> Role | None:
         """The same for whoever is limited to some objects, or kept from some."""
         lookup = Lookup(self._luxi)
+        self._check_places(flat, roles)
         try:
             targets = [target for op, _ in flat for target in self._targets(op, lookup, roles)]
             implied = self._implied(flat, lookup)
@@ -188,6 +203,9 @@ class AccessClient:
         if decision.warning:
             self._warn(decision.warning)
         for op, nested in flat:
+            for dependency in op.depends or () if role.own_jobs else ():
+                if self._jobs.own(dependency[0]) is None:
+                    raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
             name = type(op).__name__
             if name == "OpInstanceCreate" and op.instance_name in decision.places:
                 op.group_name = decision.places[op.instance_name]
@@ -196,7 +214,22 @@ class AccessClient:
             if nested and op.hypervisor is None and role.scope is not None:
                 # A multi-alloc has no default for it, and the role may not choose.
                 op.hypervisor = self._info["default_hypervisor"]
+        if role.parameters is not None and not role.parameters.limits.get("disks.size", ANY).anything:
+            for op, size in self._growths:
+                # To what was decided on: two that grow it by something would be more than either.
+                op.amount, op.absolute = size, True
         return role
+
+    def _check_places(self, flat: Sequence[tuple[Any, bool]], roles: Sequence[Role]) -> None:
+        """Refuses a choice of place by a role that is not about places.
+
+        Before anything is looked up: the answer would tell what is there.
+        """
+        for op, _ in flat:
+            places = _PLACES.get(type(op).__name__, _ANY_PLACES)
+            for naming in opcodes.namings(op):
+                if naming.field in places and not any(role.may_choose(naming.kind) for role in roles):
+                    raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
 
     def _targets(self, op: Any, lookup: Lookup, roles: Sequence[Role]) -> list[Target]:
         """All objects that an opcode touches, as luxid has them.
@@ -216,9 +249,6 @@ class AccessClient:
                 found.append(Target(naming.kind, naming.name))
                 continue
             place = creation and naming.kind == "group"
-            if (place or naming.field in _PLACES) and not any(role.may_choose(naming.kind) for role in roles):
-                # Before anything could tell whether the place is there.
-                raise self._refused(f"parameter {naming.field} may not be set, by role {roles[0].name}")
             if not place and not any(role.may_touch(naming.kind, naming.name) for role in roles):
                 raise NotThere(f"{naming.kind} {naming.name!r} is outside")
             one = lookup.one(naming.kind, naming.name, INSTANCES_ON.get(naming.kind, ()) if rule.brings else ())
@@ -248,9 +278,12 @@ class AccessClient:
         if type(op).__name__ != "OpInstanceCreate":
             groups = frozenset([naming.name]) if naming.kind == "group" else frozenset()
             return Target(naming.kind, naming.name, tags, groups, new=True)
-        nodes = [target for target in others if target.kind == "node"]
-        if nodes:
-            placed = frozenset(name for node in nodes for name in node.groups or ())
+        if op.pnode is not None:  # without it the allocator chooses, whatever other nodes are named
+            placed = frozenset(name for node in others if node.kind == "node" for name in node.groups or ())
+            if group is not None and group.name not in placed:
+                raise NotThere(
+                    f"group {group.name!r} is not that of the nodes"
+                )  # or it could be told whether it is there
             return Target("instance", naming.name, tags, placed, new=True)
         choices: tuple[Target, ...] = ()
         if group is not None:
@@ -283,20 +316,16 @@ class AccessClient:
             if type(op).__name__ == "OpInstanceGrowDisk":
                 sizes = lookup.one("instance", op.instance_name, ["disk.sizes"]).more[0] or []
                 before = sizes[op.disk] if op.disk < len(sizes) else 0
-                found.append(("disks.size", op.amount if op.absolute else before + op.amount))
+                self._growths.append((op, op.amount if op.absolute else before + op.amount))
+                found.append(("disks.size", self._growths[-1][1]))
         return found
 
     def _check_not_put_off(self, op: Any) -> None:
-        """An opcode that cannot be pinned runs at once. Raises HttpForbidden."""
+        """What cannot be pinned runs at once; what is on a node may be another's by then. Raises HttpForbidden."""
+        rule = opcodes.rule_of(op, limited=False)
         put_off = op.depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)
-        if put_off and not opcodes.rule_of(op, limited=False).pinned:
+        if put_off and (rule.brings or not rule.pinned):
             raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
-
-    def _check_depends(self, op: Any) -> None:
-        """A job waits for jobs that the user may know of. Raises HttpNotFound."""
-        for dependency in (op.depends or ()) if self._own_jobs else ():
-            if self._jobs.own(dependency[0]) is None:
-                raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
 
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
         """Answers a query, cut to what the user may see."""
@@ -324,7 +353,7 @@ class AccessClient:
         ours = ["|", *own] if own else ["=", "id", 0]
         answer = self._client.Query(constants.QR_JOB, fields, ours if qfilter is None else ["&", ours, qfilter])
         for row in answer.data:
-            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign_instances)
+            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign)
             row[:] = [[status, value] for (status, _), value in zip(row, texts)]
         return answer
 
@@ -384,7 +413,7 @@ class AccessClient:
                 if None in own:
                     return [None]
                 rows = self._client.QueryJobs(own, fields)
-            return [jobs.cut(fields, row, self._reader.foreign_instances) for row in rows]
+            return [jobs.cut(fields, row, self._reader.foreign) for row in rows]
 
     def WaitForJobChangeOnce(self, job_id: Any, fields: list[str], *args: Any, **kwargs: Any) -> Any:
         """Waits for a job; another's job is None, as one that does not exist."""
@@ -396,8 +425,8 @@ class AccessClient:
                 return None
             answer = self._client.WaitForJobChangeOnce(own, fields, *args, **kwargs)
             if isinstance(answer, (list, tuple)) and len(answer) == 2:
-                info = jobs.cut(fields, answer[0], self._reader.foreign_instances)
-                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign_instances)]
+                info = jobs.cut(fields, answer[0], self._reader.foreign)
+                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign)]
             return answer
 
     def CancelJob(self, job_id: Any, *args: Any, **kwargs: Any) -> Any:
@@ -454,6 +483,7 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
     return (
         role.scope is None
         and role.parameters is None
+        and not role.own_jobs
         and not role.tags
         and not quota.has_limits(role.quota)
         and all(role.kind in (None, naming.kind) for naming in namings)

@@ -27,7 +27,7 @@ FIELDS = {
     "instance": ("name", "uuid", "tags", "pnode.group", "snodes.group"),
     "node": ("name", "uuid", "tags", "group"),
     "group": ("name", "uuid", "tags"),
-    "network": ("name", "uuid", "tags"),
+    "network": ("name", "uuid", "tags", "group_list"),
 }
 
 #: Kind -> the fields that list the instances on an object.
@@ -58,6 +58,8 @@ def target_of(kind: str, values: Sequence[Any]) -> Target:
         groups = [values[3]]
     elif kind == "group":
         groups = [values[0]]
+    elif kind == "network":
+        groups = [connection[0] for connection in values[3] or ()]
     return Target(kind, values[0], frozenset(values[2] or ()), frozenset(group for group in groups if group))
 
 
@@ -112,8 +114,13 @@ class Lookup:
         return [self._found[kind, name] for name in names if (kind, name) in self._found]
 
     def on(self, found: Found) -> list[Found]:
-        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON."""
-        return self.many("instance", [instance for names in found.more for instance in names or ()])
+        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON.
+
+        One whose name no user could say is there all the same, and nobody's.
+        """
+        names = [instance for names in found.more for instance in names or ()]
+        strangers = [name for name in dict.fromkeys(names) if not is_exact_name(name)]
+        return self.many("instance", names) + [Found(Target("instance", name, groups=None), "") for name in strangers]
 
     def groups(self) -> tuple[Target, ...]:
         """All groups."""

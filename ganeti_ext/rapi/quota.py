@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import time
@@ -54,11 +55,15 @@ class Size:
     vcpus: int = 0
     memory: int = 0
     disks: list[int] = field(default_factory=list)
+    #: MiB by which one or the other of them will grow.
+    growth: int = 0
+    #: Whether jobs are to add or remove disks, so that a number may come to mean another one.
+    moving: bool = field(default=False, compare=False)
 
     @property
     def disk(self) -> int:
         """All its disks together, in MiB."""
-        return sum(self.disks)
+        return sum(self.disks) + self.growth
 
 
 def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str, Any]) -> Size:
@@ -70,16 +75,13 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     wanted = op.get("beparams") or {}
     # Ganeti lets the old name overwrite the new one.
     memory = wanted.get("memory", wanted.get("maxmem"))
-    size = Size() if before is None else Size(before.vcpus, before.memory, list(before.disks))
+    size = Size() if before is None else dataclasses.replace(before, disks=list(before.disks))
     if before is None or wanted.get("vcpus") is not None:
         size.vcpus = max(size.vcpus, _amount(wanted.get("vcpus"), defaults.get("vcpus", 1)))
     if before is None or memory is not None:
         size.memory = max(size.memory, _amount(memory, defaults.get("maxmem", 0)))
     if op.get("OP_ID") == "OP_INSTANCE_GROW_DISK":
-        amount, number = _amount(op.get("amount"), 0), _amount(op.get("disk"), 0)
-        if number < len(size.disks):
-            grown = amount if op.get("absolute") else size.disks[number] + amount
-            size.disks[number] = max(grown, size.disks[number])
+        _grow(size, _amount(op.get("disk"), 0), _amount(op.get("amount"), 0), bool(op.get("absolute")))
         return size
     for entry in op.get("disks") or ():
         settings = entry[-1] if isinstance(entry, (list, tuple)) and entry else entry
@@ -88,9 +90,18 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
         wanted_size = _amount(settings.get("size"), 0)
         if settings is entry or entry[0] == constants.DDM_ADD:
             size.disks.append(wanted_size)
-        elif op.get("OP_ID") == "OP_INSTANCE_RECREATE_DISKS" and entry[0] in range(len(size.disks)):
-            size.disks[entry[0]] = max(wanted_size, size.disks[entry[0]])
+        elif op.get("OP_ID") == "OP_INSTANCE_RECREATE_DISKS":
+            _grow(size, _amount(entry[0], 0), wanted_size, absolute=True)
+        size.moving = size.moving or (settings is not entry and isinstance(entry[0], str))
     return size
+
+
+def _grow(size: Size, disk: int, amount: int, absolute: bool) -> None:
+    """A disk grows by, or to, an amount; it never counts as less than before."""
+    if size.moving:
+        size.growth += max(0, amount - min(size.disks, default=0)) if absolute else amount
+    elif disk < len(size.disks):
+        size.disks[disk] = max(size.disks[disk], amount if absolute else size.disks[disk] + amount)
 
 
 def _amount(wanted: Any, default: Any) -> int:
@@ -110,7 +121,8 @@ def _amount(wanted: Any, default: Any) -> int:
 def _larger(one: Size, other: Size) -> Size:
     """Of each kind the larger amount."""
     disks = max(one, other, key=lambda size: size.disk).disks
-    return Size(max(one.vcpus, other.vcpus), max(one.memory, other.memory), disks)
+    moving = one.moving or other.moving
+    return Size(max(one.vcpus, other.vcpus), max(one.memory, other.memory), disks, one.growth + other.growth, moving)
 
 
 #: What may make the instances of a scope more or larger.

@@ -482,8 +482,11 @@ class Answer(NamedTuple):
 class Socket:
     """A connection whose other side is still there."""
 
+    def __init__(self, address: str = "192.0.2.99") -> None:
+        self.address = address
+
     def getpeername(self) -> tuple[str, int]:
-        return "192.0.2.9", 40000
+        return self.address, 40000
 
     def recv(self, size: int) -> bytes:
         return b""
@@ -514,6 +517,7 @@ class Server:
         cluster: Cluster | None = None,
         cls: type = handler.RemoteApiHandler,
         reqauth: bool = False,
+        trail: Trail | None = None,
     ) -> None:
         self.cluster = cluster or Cluster()
         self.cluster.jobs.setdefault(int(JOB), [{"OP_ID": "OP_TEST_DUMMY", "reason": []}])
@@ -522,7 +526,7 @@ class Server:
             self.access._take(load_policy(policy.encode(), "policy"))
         self.users = parse_users(users)
         # Made here, so that servers in one test do not share their access control.
-        self.trail = Trail()
+        self.trail = trail or Trail()
         cls = type(cls.__name__, (cls,), {"access": self.access, "audit": self.trail})
         if issubclass(cls, handler.RemoteApiHandler):
             self.access.resolve_users(self.users)
