@@ -78,7 +78,7 @@ def _of_selector(kind: str, selector: Selector, any_name: bool) -> Filter:
     elif selector.group and kind == "group":
         parts.append(_matches("name", selector.group))
     elif selector.group:
-        return Filter(NOTHING, True)  # a network is in no group
+        exact = False  # luxid cannot look into the connections of a network
     if not any_name and not all(pattern.literal and is_exact_name(pattern.text) for pattern in selector.name or [_ALL]):
         parts.insert(0, _matches("name", selector.name or [_ALL], _EXACT_NAME))
     elif selector.name:

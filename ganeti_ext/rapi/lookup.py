@@ -27,7 +27,7 @@ FIELDS = {
     "instance": ("name", "uuid", "tags", "pnode.group", "snodes.group"),
     "node": ("name", "uuid", "tags", "group"),
     "group": ("name", "uuid", "tags"),
-    "network": ("name", "uuid", "tags"),
+    "network": ("name", "uuid", "tags", "group_list"),
 }
 
 #: Kind -> the fields that list the instances on an object.
@@ -58,6 +58,8 @@ def target_of(kind: str, values: Sequence[Any]) -> Target:
         groups = [values[3]]
     elif kind == "group":
         groups = [values[0]]
+    elif kind == "network":
+        groups = [connection[0] for connection in values[3] or ()]
     return Target(kind, values[0], frozenset(values[2] or ()), frozenset(group for group in groups if group))
 
 
