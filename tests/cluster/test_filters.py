@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Deny, Policy, Role, Scope, Selector, Target
-from ganeti_ext.policy.pattern import Pattern
+from ganeti_ext.policy.pattern import Pattern, Patterns
 from ganeti_ext.rapi import filters
 from ganeti_ext.rapi.lookup import FIELDS, Lookup, NotThere, names_filter, plain_rows, target_of
 from ganeti_ext.rapi.reads import Hidden, Reader
+from tests.cluster.conftest import INSTANCES
 from tests.cluster.vcluster import Cluster, ClusterError
 
 GROUP = "g2.example"  # the dot is one to an expression, too
@@ -40,7 +41,7 @@ class Luxi:
 def generated() -> list[tuple[str, list[str]]]:
     """The names of some sixty instances, and their tags: the same at each run."""
     chance = random.Random(1)
-    names = [f"{label}.{domain}" for label in LABELS for domain in DOMAINS]
+    names = sorted({f"{label}.{domain}" for label in LABELS for domain in DOMAINS}.difference(INSTANCES))
     chance.shuffle(names)
     names = [*names[:56], "web2.test.example.com.victim.org", "x." + "b" * 63 + ".com", "y." + "b" * 64 + ".com"]
     return [(name, chance.sample(TAGS, chance.randrange(3))) for name in names]
@@ -49,21 +50,42 @@ def generated() -> list[tuple[str, list[str]]]:
 @pytest.fixture(scope="module", name="luxi")
 def _luxi(cluster: Cluster) -> Iterator[Luxi]:
     """A cluster of two groups with many instances that are only planned, which costs little."""
+    made = generated()
     cluster.gnt("gnt-group", "add", GROUP)
     cluster.gnt("gnt-group", "assign-nodes", GROUP, "node3")
-    made = generated()
     try:
-        for tags in {tuple(tags) for _, tags in made}:
-            names = [name for name, has in made if tuple(has) == tags]
-            cluster.add_instances(names, tags=list(tags), forthcoming=True, start=False)
+        done(cluster, [planned(name, tags, f"node{1 + place % 3}") for place, (name, tags) in enumerate(made)])
         yield Luxi(cluster)
     finally:
-        removals = [[{"OP_ID": "OP_INSTANCE_REMOVE", "instance_name": name, "reason": []}] for name, _ in made]
-        jobs = [job_id for success, job_id in cluster.luxi("SubmitManyJobs", removals) if success]
-        for job_id in jobs:
-            cluster.job(job_id)
+        there = {row[0] for row in cluster.luxi("QueryInstances", [], ["name"], False)}
+        done(cluster, [{"OP_ID": "OP_INSTANCE_REMOVE", "instance_name": name} for name in there.difference(INSTANCES)])
         cluster.gnt("gnt-group", "assign-nodes", "--force", "default", "node3")
         cluster.gnt("gnt-group", "remove", GROUP)
+
+
+def planned(name: str, tags: list[str], node: str) -> dict[str, Any]:
+    return {
+        "OP_ID": "OP_INSTANCE_CREATE",
+        "mode": "create",
+        "instance_name": name,
+        "pnode": node,
+        "tags": tags,
+        "disk_template": "diskless",
+        "disks": [],
+        "nics": [],
+        "os_type": "noop",
+        "beparams": {"memory": 1},
+        "forthcoming": True,
+        "name_check": False,
+        "ip_check": False,
+    }
+
+
+def done(cluster: Cluster, ops: list[dict[str, Any]]) -> None:
+    """Runs a job for each of some opcodes, all at once."""
+    answers = cluster.luxi("SubmitManyJobs", [[{**op, "reason": []}] for op in ops])
+    ended = [cluster.job(job_id, timeout=600) for _, job_id in answers]
+    assert [result for status, result in ended if status != "success"] == []
 
 
 def rows(luxi: Luxi, kind: str, qfilter: Any = None) -> dict[str, Target]:
@@ -105,7 +127,7 @@ GROUPS = st.sampled_from(["default", GROUP, "g2?example", "*", "d*", "no-such"])
 
 
 def some(words: Any, most: int) -> Any:
-    return st.lists(words.map(Pattern), max_size=most).map(tuple)
+    return st.lists(words.map(Pattern), max_size=most).map(Patterns)
 
 
 SELECTOR = st.builds(Selector, some(NAME, 3), some(TAG, 2), some(GROUPS, 1)).map(lambda one: one.bound(USER))
