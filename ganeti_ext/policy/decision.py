@@ -121,7 +121,7 @@ def _by_role(
     places: dict[str, str] = {}
     scope = role.scope
     # What is outside comes first: a place that is asked for would tell that the rest is there.
-    if not all(role.covers(target) for target in targets if scope is None or target.groups is not None):
+    if not _about(role, [target for target in targets if scope is None or target.groups is not None]):
         return _outside(role, targets)
     for target in targets:
         if scope is not None and target.groups is None:
@@ -135,6 +135,17 @@ def _by_role(
         if reason:
             return Decision(None, Refusal.PARAMETER, f"{reason}, by role {role.name}", f"role {role.name}")
     return Decision(role, None, f"granted by role {role.name}", f"role {role.name}", places)
+
+
+def _about(role: Role, targets: Sequence[Target]) -> bool:
+    """Whether a role is about a request that touches all `targets`.
+
+    What a role about one kind grants concerns objects of that kind, tags aside; a request for one may name
+    others, as the connection of a network names a group.
+    """
+    if role.scope is None and role.kind is not None:
+        return any(role.covers(target) for target in targets)
+    return all(role.covers(target) for target in targets)
 
 
 def _place(role: Role, scope: Scope, target: Target) -> Decision | str:

@@ -233,7 +233,7 @@ class AccessClient:
                 found.append(Target(naming.kind, naming.name))
                 continue
             place = creation and naming.kind == "group"
-            if not place and not any(role.may_touch(naming.kind, naming.name) for role in roles):
+            if not place and not any(role.scope is None or role.may_touch(naming.kind, naming.name) for role in roles):
                 raise NotThere(f"{naming.kind} {naming.name!r} is outside")
             one = lookup.one(naming.kind, naming.name, INSTANCES_ON.get(naming.kind, ()) if rule.brings else ())
             if place:
@@ -468,7 +468,7 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
         and role.parameters is None
         and not role.tags
         and not quota.has_limits(role.quota)
-        and all(role.kind in (None, naming.kind) for naming in namings)
+        and (role.kind is None or any(role.kind == naming.kind for naming in namings))
     )
 
 
