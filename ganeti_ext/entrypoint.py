@@ -61,12 +61,14 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
     from ganeti.rapi import connector
 
-    from ganeti_ext.rapi import access, handler, permissions, users
+    from ganeti_ext.rapi import access, body, handler, permissions, quiet, users
     from ganeti_ext.rapi.middleware import load_middleware
+    from ganeti_ext.rapi.throttle import Throttle
 
     control = access.AccessControl()
     handler.RemoteApiHandler.access = control
     users.RapiUsers.access = control
+    body.RequestExecutor.access = control
 
     def use_handler(_: Any) -> type:
         if middleware is None:
@@ -83,8 +85,10 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             unknown = permissions.unknown_endpoints(connector.CONNECTOR)
             if unknown:
                 logging.warning("Not known to this ganeti-ext, so they need write: %s", ", ".join(unknown))
-            control.load_policy()  # before Ganeti loads the users, which need its roles
-            prepared = prepare(options, args)
+            # Only now: on its way to become a daemon Ganeti closes all files.
+            handler.RemoteApiHandler.throttle = _make(Throttle, "Wrong passwords are not slowed down")
+            prepared = prepare(options, args)  # loads the users
+            control.start()
             _watch_policy(access.POLICY_FILE, control.load_policy)
             return prepared
 
@@ -95,6 +99,40 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         Patch("ganeti.server.rapi", "RemoteApiHandler.AuthenticationRequired", "(self, req)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler.Authenticate", "(self, req, username, password)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler._GetRequestContext", "(self, req)", "gives us the handler"),
+        Patch(
+            "ganeti.http.auth",
+            "HttpServerRequestAuthentication.VerifyBasicAuthPassword",
+            "(self, req, username, password, expected)",
+            "overridden: more schemes, in constant time",
+        ),
+        Patch("ganeti.http", "SocketOperation", "(sock, op, arg1, timeout)", "reads the body for us"),
+        Patch(
+            "ganeti.http.server",
+            "_HttpClientToServerMessageReader",
+            "(sock, msg, read_timeout)",
+            "its parser reads the headers for us",
+        ),
+        Patch("ganeti.http.server", "_HttpClientToServerMessageReader._ContinueParsing", "(self, buf, eof)", "called"),
+        Patch(
+            "ganeti.http.server",
+            "_HttpClientToServerMessageReader.ParseStartLine",
+            "(self, start_line)",
+            "overridden",
+        ),
+        Patch("ganeti.http.server", "HttpServerRequestExecutor._ReadRequest", "(sock, timeout)", "overridden"),
+        Patch(
+            "ganeti.http.server",
+            "HttpServerRequestExecutor._SendResponse",
+            "(sock, req_msg, msg, timeout)",
+            "overridden",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServerRequestExecutor",
+            "(server, handler, sock, client_addr)",
+            "reads a body only when it is known whose it is, and no more than he may send",
+            make=lambda _: body.RequestExecutor,
+        ),
         Patch("ganeti.rapi.baserlib", "ResourceBase", "(items, queryargs, req, _client_cls=None)", "takes our client"),
         Patch("ganeti.rapi.baserlib", "ResourceBase.GetClient", "(self)", "makes our client"),
         Patch("ganeti.rapi.baserlib", "GetHandlerAccess", "(handler, method)", "reads the access lists"),
@@ -108,6 +146,24 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "dict",
             "each class gets access lists of its own",
             make=separate_lists,
+        ),
+        Patch("ganeti.http.server", "HttpServerHandler.HandleRequest", "(self, req)", "follows PreHandleRequest"),
+        Patch(
+            "ganeti.http.server",
+            "_HttpServerRequest.__repr__",
+            "(self)",
+            "would log the password and the body, at debug level",
+            make=lambda stock: quiet.short_repr(stock, lambda: control.active),
+        ),
+        Patch(
+            "ganeti.opcodes_base", "BaseOpCode.Validate", "(self, set_defaults)", "logs opcode, name, type and value"
+        ),
+        Patch(
+            "ganeti.opcodes_base",
+            "logging",
+            "module",
+            "would log the value of a parameter that has a wrong type",
+            make=lambda _: quiet.QuietLogging(lambda: control.active),
         ),
         Patch("ganeti.server.rapi", "RapiUsers.Load", "(self, filename)", "overridden"),
         Patch(
@@ -167,6 +223,15 @@ def _look_at(patch: Patch) -> tuple[Any, str, Any]:
     if found != patch.expects:
         raise StartupError(f"Ganeti's {where} is {found}, not {patch.expects}: install a newer ganeti-ext")
     return holder, name, target
+
+
+def _make(what: Callable[[], Any], otherwise: str) -> Any:
+    """`what()`, or None with a line in the log: the daemon must start in any case."""
+    try:
+        return what()
+    except OSError as err:
+        logging.error("%s: %s", otherwise, err)
+        return None
 
 
 def _watch_policy(path: str, changed: Callable[[], None]) -> None:

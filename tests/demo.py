@@ -100,7 +100,7 @@ class Demo:
         """One command, the end of its answer, and whether it is what it should be."""
         self.wrong += not right
         mark = self.paint("32", "ok") if right else self.paint("1;31", "WRONG")
-        print(f"{self.paint('1', '$ ' + command)}\n  {answer.strip()[:300]}  [{mark}]", flush=True)
+        print(f"{self.paint('1', '$ ' + command)}\n  {answer.strip()[:400]}  [{mark}]", flush=True)
 
     def curl(self, user: str, method: str, path: str, expect: int, body: Any = None) -> Any:
         """One request by curl; returns what the JSON of the answer means."""
@@ -198,7 +198,15 @@ def main() -> int:
     demo.python('AddInstanceTags("web2.test.example.com", ["owner:test1"])', "job")
     demo.python('DeleteInstance("web2.test.example.com")', "job")
 
+    demo.title("… he sees them, and nothing else")
+    demo.curl("test1", "GET", "/2/instances", 200)
+    demo.curl("test1", "PUT", "/2/query/instance", 200, {"fields": ["name", "pnode"], "qfilter": ["=~", "name", "^w"]})
+    demo.curl("test1", "GET", "/2/instances/web1.test.example.com/tags", 200)
+    demo.python('GetInstances()', "web1.test.example.com")
+    demo.curl("test1", "GET", "/2/jobs", 200)
+
     demo.title("… for him nothing else exists")
+    demo.curl("test1", "GET", "/2/instances/db1.prod.example.com", 404)
     demo.curl("test1", "POST", "/2/instances/db1.prod.example.com/reboot", 404)
     demo.curl("test1", "POST", "/2/instances/missing.test.example.com/reboot", 404)
     demo.curl("test1", "DELETE", "/2/instances/WEB1.test.example.com", 404)
@@ -221,6 +229,15 @@ def main() -> int:
     demo.curl("admin", "GET", "/2/nodes", 200)
     demo.curl("admin", "PUT", "/2/instances/DB1/tags?tag=kept", 200)
     demo.curl("admin", "POST", "/2/instances/DB1/reboot", 200)
+
+    demo.title("Every refusal and every change is in the audit trail, /var/log/ganeti/rapi-audit.log")
+    audit = cluster.node_path("node1", "var/log/ganeti/rapi-audit.log")
+    with open(audit, encoding="ascii") as file:
+        records = [json.loads(line) for line in file]
+    refused = next(record for record in records if record["user"] == "test1" and record["status"] == 403)
+    demo.show("grep '\"status\": 403' rapi-audit.log | head -1", json.dumps(refused), refused["decision"] == "deny")
+    changed = next(record for record in records if record["jobs"])
+    demo.show("grep '\"jobs\": \\[[0-9]' rapi-audit.log | head -1", json.dumps(changed), changed["decision"] == "allow")
 
     demo.title("A restricted command, by Ganeti's own gnt-node: one that is there, and one that is not")
     demo.gnt("gnt-node", "restricted-command", "last-kernel-messages", "node2", expect="Linux version")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ganeti_ext.policy.model import BUILTIN, Deny, Policy, Role, Target
-from ganeti_ext.policy.vocabulary import PERMISSIONS, PLAIN_ROLES
+from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PERMISSIONS, PLAIN_ROLES
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,9 @@ class Account:
         return self._denies
 
     def denied(self, permissions: Iterable[str], targets: Iterable[Target]) -> Deny | None:
-        """The deny that refuses a request, if one does: one object that it matches is enough."""
-        needed = set(permissions)
-        touched = list(targets)
-        for deny in self.denies:
-            if not needed.isdisjoint(deny.permissions) and (
-                not deny.objects or any(deny.matches(target) for target in touched)
-            ):
-                return deny
-        return None
+        """The deny that refuses a request, if one does."""
+        needed, touched = frozenset(permissions), tuple(targets)
+        return next((deny for deny in self.denies if deny.forbids(needed, touched)), None)
 
     def hides(self, permission: str, kind: str) -> tuple[Deny, ...]:
         """The denies that take some objects of a kind out of what a permission shows."""
@@ -90,9 +84,17 @@ def is_ours(token: str) -> bool:
     return token.startswith(("@", "+", "-")) or "." in token or token in PLAIN_ROLES
 
 
+#: A hint is not worth comparing longer words than this, nor more of them.
+_MAX_HINT = 64
+_MAX_KNOWN = 1000
+
+
 def nearest(word: str, words: Iterable[str], text: str = "; did you mean {!r}?") -> str:
     """A hint at the one of `words` that is most like `word`, or nothing."""
-    found = difflib.get_close_matches(word, sorted(words), n=1)
+    known = sorted(words)
+    if len(word) > _MAX_HINT or len(known) > _MAX_KNOWN:
+        return ""
+    found = difflib.get_close_matches(word, known, n=1)
     return text.format(found[0]) if found else ""
 
 
@@ -153,6 +155,22 @@ def resolve(tokens: Iterable[str], policy: Policy) -> Grants | None:
         for permission in role.permissions - removed:
             grants[permission] = (*grants.get(permission, ()), role)
     return Grants(grants, tuple(problems))
+
+
+def plain(tokens: Iterable[str]) -> Grants:
+    """What Ganeti itself gives to an account without a token of ours, as grants.
+
+    Its handlers know `write` for all that changes something and for waiting, `read` for consoles
+    and queries beside that, and open all other reads to everybody (`permissions.tsv`).
+    """
+    tokens = set(tokens)
+    if "write" in tokens:
+        return EVERYTHING
+    permissions = BUILTIN_ROLES["readonly"] - {"jobs.wait", "query.all"}
+    if "read" in tokens:
+        permissions |= {"query.all", "instances.query.console"}
+    role = Role("(Ganeti's own)", permissions)
+    return Grants(dict.fromkeys(permissions, (role,)))
 
 
 def account_of(user: str, grants: Grants | None, policy: Policy) -> Account | None:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.model import Deny, Role, Scope, Target
@@ -22,8 +22,10 @@ class Refusal(enum.Enum):
     DENIED = "denied"  # a deny forbids what a role grants
 
 
-@dataclass(frozen=True)
-class Decision:
+_NOWHERE: Mapping[str, str] = MappingProxyType({})
+
+
+class Decision(NamedTuple):
     """The answer: the role that granted everything, or why none did.
 
     `rule` names the role or the deny that decided. `places` are the groups that new objects
@@ -34,7 +36,7 @@ class Decision:
     refusal: Refusal | None = None
     reason: str = ""
     rule: str = ""
-    places: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = _NOWHERE
     warning: str = ""
 
     @property
@@ -45,15 +47,15 @@ class Decision:
 
 def granting_roles(account: Account, permissions: Sequence[str]) -> Decision | tuple[Role, ...]:
     """The roles of which each grants all of some permissions; a refusal if there is none."""
-    roles: tuple[Role, ...] = ()
-    for number, permission in enumerate(permissions):
+    roles: tuple[Role, ...] | None = None
+    for permission in permissions:
         granting = account.roles(permission)
         if not granting:
             return Decision(None, Refusal.PERMISSION, f"permission {permission} is not granted")
-        roles = granting if number == 0 else tuple(role for role in roles if role in granting)
+        roles = granting if roles is None else tuple(role for role in roles if role in granting)
     if roles:
         return roles
-    if not permissions:
+    if roles is None:
         return Decision(None, Refusal.PERMISSION, "the request needs no known permission")
     return Decision(None, Refusal.PERMISSION, f"no one role grants {' and '.join(sorted(set(permissions)))} together")
 
@@ -71,9 +73,13 @@ def decide(
     up, or the objects of one would be open to the permissions of the other. `values` are pairs of a
     parameter's name and its value; `implied` are those that result without being set.
     """
-    roles = granting_roles(account, permissions)
-    if isinstance(roles, Decision):
-        return roles
+    # Nearly all requests need one permission.
+    roles = account.roles(permissions[0]) if len(permissions) == 1 else ()
+    if not roles:
+        granting = granting_roles(account, permissions)
+        if isinstance(granting, Decision):
+            return granting
+        roles = granting
     return decide_among(roles, account, permissions, targets, values, implied)
 
 
@@ -85,85 +91,129 @@ def decide_among(
     values: Sequence[tuple[str, Any]] = (),
     implied: Sequence[tuple[str, Any]] = (),
 ) -> Decision:
-    """The same among some roles of which each grants all of the permissions."""
-    deny = account.denied(permissions, targets) if account.denies else None
-    refused: Decision | None = None
+    """The same among some roles, at least one, of which each grants all of the permissions."""
+    refused: list[tuple[Role, _Obstacle]] = []
+    denied: Deny | None = None
     for role in roles:
-        decision = _by_role(role, targets, values, implied)
-        if decision.role is not None:
-            return decision if deny is None else _denied(deny)
-        # What is inside of a role and refused by its parameters tells more than what is outside.
-        if refused is None or refused.refusal is Refusal.OUTSIDE:
-            refused = decision
-    assert refused is not None
-    for role in roles:
-        if role.warn:
-            if deny is not None:
-                return _denied(deny)
-            return Decision(role, None, "mode: warn", f"role {role.name}", warning=refused.reason)
-    if refused.refusal is Refusal.OUTSIDE and not all(role.limited for role in roles):
-        # A role without a scope hides nothing: its user may know that it is about one kind.
-        return Decision(None, Refusal.PERMISSION, refused.reason, refused.rule)
-    return refused
+        places: dict[str, str] = {}
+        obstacle = _obstacle(role, targets, values, implied, places)
+        if obstacle is not None:
+            refused.append((role, obstacle))
+            continue
+        deny = _denial(account, role, permissions, targets, places) if account.denies else None
+        if deny is None:
+            return Decision(role, None, "granted", role.rule, places)
+        denied = denied or deny
+    for role, obstacle in refused:
+        if role.warn and not _stands(role, targets, values):
+            deny = _denial(account, role, permissions, targets, _NOWHERE) if account.denies else None
+            if deny is None:
+                return Decision(role, None, "mode: warn", role.rule, _NOWHERE, obstacle.reason(role, targets))
+            denied = denied or deny
+    if denied is not None:
+        return Decision(None, Refusal.DENIED, f"{denied.name} forbids it", denied.name)
+    return _refusal(refused, targets)
 
 
-def _denied(deny: Deny) -> Decision:
-    return Decision(None, Refusal.DENIED, f"{deny.name} forbids it", deny.name)
+class _Obstacle(NamedTuple):
+    """Why one role does not grant a request. Told in words only if no other role does."""
+
+    refusal: Refusal
+    text: str = ""
+
+    def reason(self, role: Role, targets: Iterable[Target]) -> str:
+        """The same in words."""
+        if self.refusal is not Refusal.OUTSIDE:
+            return f"{self.text}, by role {role.name}"
+        names = (f"{target.kind} {target.name!r}" if target.name else f"the {target.kind}" for target in targets)
+        return f"{', '.join(names)}: outside of role {role.name}"
 
 
-def _by_role(
+_OUTSIDE = _Obstacle(Refusal.OUTSIDE)
+
+
+def _obstacle(
     role: Role,
     targets: Sequence[Target],
     values: Sequence[tuple[str, Any]],
     implied: Sequence[tuple[str, Any]],
-) -> Decision:
-    """What one role says."""
-    places: dict[str, str] = {}
-    scope = role.scope
-    # What is outside comes first: a place that is asked for would tell that the rest is there.
-    if not _about(role, [target for target in targets if scope is None or target.groups is not None]):
-        return _outside(role, targets)
+    places: dict[str, str],
+) -> _Obstacle | None:
+    """What keeps a role from granting a request; notes in `places` where new objects have to go."""
+    obstacle = None
+    if role.scope is not None:
+        obstacle = _outside(role, role.scope, targets, places)
+    elif role.kind is not None and not any(role.covers(target) for target in targets):
+        # One that is about its kind may name others, too: a network is connected to a group.
+        obstacle = _OUTSIDE
+    if obstacle is not None:
+        return obstacle
+    if (values or implied) and role.parameters is not None:
+        refusal = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
+        if refusal:
+            return _Obstacle(Refusal.PARAMETER, refusal)
+    return None
+
+
+def _outside(role: Role, scope: Scope, targets: Sequence[Target], places: dict[str, str]) -> _Obstacle | None:
+    """What is outside of a scope, or has to be put inside."""
+    unplaced = []
     for target in targets:
-        if scope is not None and target.groups is None:
-            place = _place(role, scope, target)
-            if isinstance(place, Decision):
-                return place
-            if place:
-                places[target.name] = place
-    if role.parameters is not None:
-        reason = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
-        if reason:
-            return Decision(None, Refusal.PARAMETER, f"{reason}, by role {role.name}", f"role {role.name}")
-    return Decision(role, None, f"granted by role {role.name}", f"role {role.name}", places)
+        inside = scope.holds(target, role.stamps)
+        # Where nobody has chosen its nodes yet, they have to be inside, too, if the scope names any.
+        if target.groups is None and (scope.nodes or target.named or not inside):
+            unplaced.append(target)
+        elif not inside:
+            return _OUTSIDE
+    # What is outside comes first: a place that is asked for would tell that the rest is there.
+    for target in unplaced:
+        obstacle = _place(role, scope, target, places)
+        if obstacle is not None:
+            return obstacle
+    return None
 
 
-def _about(role: Role, targets: Sequence[Target]) -> bool:
-    """Whether a role is about a request that touches all `targets`.
-
-    What a role about one kind grants concerns objects of that kind, tags aside; a request for one may name
-    others, as the connection of a network names a group.
-    """
-    if role.scope is None and role.kind is not None:
-        return any(role.covers(target) for target in targets)
-    return all(role.covers(target) for target in targets)
-
-
-def _place(role: Role, scope: Scope, target: Target) -> Decision | str:
-    """The one group that a new instance has to be put into; empty if any will do."""
-    if not target.named and not scope.nodes and role.covers(target):
-        return ""
+def _place(role: Role, scope: Scope, target: Target, places: dict[str, str]) -> _Obstacle | None:
+    """Notes the one group where a new object is inside of the role, if the allocator is to choose its nodes."""
     fitting = [group.name for group in target.choices if scope.fits(target, group, role.stamps)]
     if len(fitting) == 1:
-        return fitting[0]
-    rule = f"role {role.name}"
+        places[target.name] = fitting[0]
+        return None
     if fitting:
-        names = ", ".join(sorted(fitting))
-        return Decision(None, Refusal.PLACE, f"parameter group_name must name one of {names}, by {rule}", rule)
-    if not target.named and scope.nodes and role.covers(target):
-        return Decision(None, Refusal.PLACE, f"parameter pnode must name a node that is inside of {rule}", rule)
-    return _outside(role, [target])
+        return _Obstacle(Refusal.PLACE, f"parameter group_name must name one of {', '.join(sorted(fitting))}")
+    if scope.nodes and not target.named and role.covers(target):
+        return _Obstacle(Refusal.PLACE, "parameter pnode must name a node of the role")
+    return _OUTSIDE
 
 
-def _outside(role: Role, targets: Sequence[Target]) -> Decision:
-    names = ", ".join(f"{target.kind} {target.name!r}" if target.name else f"the {target.kind}" for target in targets)
-    return Decision(None, Refusal.OUTSIDE, f"{names}: outside of role {role.name}", f"role {role.name}")
+def _denial(
+    account: Account,
+    role: Role,
+    permissions: Sequence[str],
+    targets: Sequence[Target],
+    places: Mapping[str, str],
+) -> Deny | None:
+    """The deny that forbids what a role would grant: with the tags and the group that it gives to new objects."""
+    touched = []
+    for target in targets:
+        tags = target.tags | role.stamps if target.new else target.tags
+        place = places.get(target.name) if target.groups is None else None
+        touched.append(target._replace(tags=tags, groups=target.groups if place is None else frozenset([place])))
+    return account.denied(permissions, touched)
+
+
+def _stands(role: Role, targets: Iterable[Target], values: Iterable[tuple[str, Any]]) -> bool:
+    """Whether something is refused that mode warn does not lift: what is in no scope at all, and protected tags."""
+    if not all(role.covers_all(target.kind) for target in targets):
+        return True
+    return role.parameters is not None and role.parameters.protection(values) != ""
+
+
+def _refusal(refused: Sequence[tuple[Role, _Obstacle]], targets: Sequence[Target]) -> Decision:
+    """The refusal to be told: what is inside of a role and refused by a parameter tells more than what is outside."""
+    inside = [one for one in refused if one[1].refusal is not Refusal.OUTSIDE]
+    role, obstacle = (inside or refused)[0]
+    kind = obstacle.refusal
+    if kind is Refusal.OUTSIDE and not any(role.scope is not None for role, _ in refused):
+        kind = Refusal.PERMISSION  # roles without a scope hide nothing: each is about one kind of object
+    return Decision(None, kind, obstacle.reason(role, targets), role.rule)

@@ -72,7 +72,7 @@ class _Loader(Reader):
             "denies": self._denies,
             "tests": self._tests,
             "permission": self._permission,
-            "object": self._object,
+            "name or object": self._object,
             "group names": self._group_names,
             "tags": self._tags_of_an_object,
             "values": self._test_values,
@@ -215,7 +215,8 @@ class _Loader(Reader):
         selectors = []
         for entry in self.one_or_list(node, what):
             values = self._some(entry, "selector")
-            selectors.append(Selector(**{key: tuple(values.get(key) or ()) for key in schema.MAPPINGS["selector"][1]}))
+            name, tag, group = (Patterns(values.get(key) or ()) for key in ("name", "tag", "group"))
+            selectors.append(Selector(name, tag, group))
         return selectors
 
     def _quota(self, node: yaml.Node, what: str) -> Quota:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ganeti_ext.policy.parameters import Parameters
-from ganeti_ext.policy.pattern import USER_IN_NAME, USER_IN_TAG, Pattern, is_exact_name
+from ganeti_ext.policy.pattern import MAX_TAG, NO_PATTERNS, USER_IN_NAME, USER_IN_TAG, Pattern, Patterns, is_exact_name
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PLAIN_ROLES
 
 #: The largest policy that is read, in bytes: far above ten thousand roles, far below
@@ -38,17 +40,13 @@ class Target(NamedTuple):
     named: bool = False
 
 
-def _any(patterns: Iterable[Pattern], word: str) -> bool:
-    return any(pattern.matches(word) for pattern in patterns)
-
-
 @dataclass(frozen=True)
 class Selector:
     """Picks objects of a kind: its keys are AND, the values of a key OR (design, 3.2)."""
 
-    name: tuple[Pattern, ...] = ()
-    tag: tuple[Pattern, ...] = ()
-    group: tuple[Pattern, ...] = ()
+    name: Patterns = NO_PATTERNS
+    tag: Patterns = NO_PATTERNS
+    group: Patterns = NO_PATTERNS
     #: A middleware's function, asked with the name.
     inside: Callable[[str], bool] | None = None
 
@@ -58,9 +56,9 @@ class Selector:
         An object is in a group only if all its nodes are; where nobody has chosen them yet, it is
         in none.
         """
-        if self.name and not _any(self.name, target.name):
+        if self.name and not self.name.matches(target.name):
             return False
-        if self.tag and not any(_any(self.tag, tag) for tag in tags):
+        if self.tag and not any(map(self.tag.matches, tags)):
             return False
         if self.group and not self.in_groups(target.groups or ()):
             return False
@@ -69,18 +67,18 @@ class Selector:
     def in_groups(self, groups: Iterable[str]) -> bool:
         """Whether all of some groups, at least one, are those of the selector."""
         names = list(groups)
-        return bool(names) and all(_any(self.group, name) for name in names)
+        return bool(names) and all(map(self.group.matches, names))
 
     def may_match(self, target: Target) -> bool:
         """Whether the object could be picked, wherever it is in doubt: for what forbids.
 
         One node inside of a group is enough, and so is a placement that is not known.
         """
-        if self.name and not _any(self.name, target.name):
+        if self.name and not self.name.matches(target.name):
             return False
-        if self.tag and not any(_any(self.tag, tag) for tag in target.tags):
+        if self.tag and not any(map(self.tag.matches, target.tags)):
             return False
-        return not self.group or target.groups is None or any(_any(self.group, group) for group in target.groups)
+        return not self.group or target.groups is None or any(map(self.group.matches, target.groups))
 
     @property
     def patterns(self) -> Iterator[Pattern]:
@@ -99,9 +97,9 @@ class Selector:
             return None
         return dataclasses.replace(
             self,
-            name=tuple(pattern.bound(user) for pattern in self.name),
-            tag=tuple(pattern.bound(user) for pattern in self.tag),
-            group=tuple(pattern.bound(user) for pattern in self.group),
+            name=Patterns(pattern.bound(user) for pattern in self.name),
+            tag=Patterns(pattern.bound(user) for pattern in self.tag),
+            group=Patterns(pattern.bound(user) for pattern in self.group),
         )
 
 
@@ -114,18 +112,33 @@ class Scope:
     groups: tuple[Selector, ...] = ()
     networks: tuple[Selector, ...] = ()
 
+    #: Kind -> the names that are inside whatever else is known, and the selectors that look at more.
+    _inside: Mapping[str, tuple[Patterns, tuple[Selector, ...]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Takes the selectors that go by names alone together: most do, and are compared at once."""
+        inside = {}
+        for kind in KINDS:
+            more = tuple(one for one in self.of(kind) if one.tag or one.group or one.inside or not one.name)
+            names = Patterns(name for one in self.of(kind) if one not in more for name in one.name)
+            inside[kind] = (names, more)
+        object.__setattr__(self, "_inside", inside)
+
     def of(self, kind: str) -> tuple[Selector, ...]:
         """The selectors of a kind, by Ganeti's word for it; none for a kind that no scope can hold."""
-        if kind == "instance":
-            return self.instances
-        return getattr(self, kind + "s", ()) if kind in KINDS else ()
+        by_kind = {"instance": self.instances, "node": self.nodes, "group": self.groups, "network": self.networks}
+        return by_kind.get(kind, ())
 
     def holds(self, target: Target, stamps: frozenset[str] = frozenset()) -> bool:
         """Whether the object is inside; `stamps` are the tags that an object gets that is made."""
-        if target.kind == "job":
-            return True  # whose it is, is decided where it is read
+        found = self._inside.get(target.kind)
+        if found is None:
+            return target.kind == "job"  # whose it is, is decided where it is read
+        names, selectors = found
+        if names.matches(target.name):
+            return is_exact_name(target.name)
         tags = stamps if target.new else target.tags
-        for selector in self.of(target.kind):
+        for selector in selectors:
             if selector.matches(target, tags):
                 return is_exact_name(target.name)
         return False
@@ -143,17 +156,23 @@ class Scope:
         placed = target._replace(groups=frozenset([group.name]))
         if not self.holds(placed, stamps):
             return False
-        about = [one for one in (*self.instances, *self.nodes) if one.group and one.in_groups([group.name])]
-        if self.nodes and not any(not one.name and not one.tag for one in about if one in self.nodes):
+        if self.nodes and not self.holds_nodes_of(group.name):
             return False
-        return not target.named or bool(about) or self.holds(group)
+        about = any(one.group and one.in_groups([group.name]) for one in (*self.instances, *self.nodes))
+        return not target.named or about or self.holds(group)
+
+    def holds_nodes_of(self, group: str) -> bool:
+        """Whether all nodes of a group are inside, as far as its name alone tells."""
+        return any(
+            one.group.matches(group) and not one.name and not one.tag and one.inside is None for one in self.nodes
+        )
 
     def may_hold(self, kind: str, name: str) -> bool:
         """Whether an object could be inside as far as its name tells."""
         if kind == "job":
             return True
         return is_exact_name(name) and any(
-            (not selector.name or _any(selector.name, name))
+            (not selector.name or selector.name.matches(name))
             and (selector.inside is None or selector.inside(name) is True)
             for selector in self.of(kind)
         )
@@ -196,12 +215,35 @@ class Role:
     warn: bool = False
     #: Where it stands in the policy, for whoever looks for it; 0 is nowhere.
     line: int = 0
-    stamps: frozenset[str] = frozenset()
+
+    #: What it is called where a decision names it.
+    rule: str = field(init=False, repr=False, default="")
+    #: The texts of `tags`; bound to a user, if one of them is.
+    stamps: frozenset[str] = field(init=False, repr=False, default=frozenset())
+    #: Whether the role is another one for each user.
+    per_user: bool = field(init=False, repr=False, default=False)
+
+    def __post_init__(self) -> None:
+        """Works out once what every decision needs."""
+        selectors = [] if self.scope is None else [one for kind in KINDS for one in self.scope.of(kind)]
+        patterns = itertools.chain(self.tags, *(one.patterns for one in selectors))
+        object.__setattr__(self, "rule", f"role {self.name}")
+        object.__setattr__(self, "stamps", frozenset(tag.text for tag in self.tags))
+        object.__setattr__(self, "per_user", any(pattern.per_user for pattern in patterns))
 
     @property
     def limited(self) -> bool:
         """Whether the role sees and touches only what its scope holds."""
         return self.scope is not None and not self.warn
+
+    def covers_all(self, kind: str) -> bool:
+        """Whether the role is about all objects of a kind, mode warn included.
+
+        That mode lifts a scope, and what no scope can hold (the cluster) is outside of any.
+        """
+        if self.scope is None:
+            return self.kind is None or self.kind == kind
+        return kind == "job" or (self.warn and kind in KINDS)
 
     def covers(self, target: Target) -> bool:
         """Whether the role is about that object."""
@@ -224,7 +266,9 @@ class Role:
     def bound(self, user: str) -> Role | None:
         """The role with the user's name for `{user}`; None if it grants him nothing (design, 3.2)."""
         tags = tuple(tag.bound(user) for tag in self.tags)
-        if tags != self.tags and not USER_IN_TAG.fullmatch(user):
+        if any(tag.per_user for tag in self.tags) and not USER_IN_TAG.fullmatch(user):
+            return None
+        if any(len(tag.text) > MAX_TAG for tag in tags):
             return None
         scope = self.scope
         if scope is not None:
@@ -235,13 +279,7 @@ class Role:
                     return None
                 kinds[kind + "s"] = tuple(selectors)
             scope = Scope(**kinds)  # type: ignore[arg-type]
-        return dataclasses.replace(self, scope=scope, tags=tags, stamps=frozenset(tag.text for tag in tags))
-
-    @property
-    def per_user(self) -> bool:
-        """Whether the role is another one for each user."""
-        selectors = [] if self.scope is None else [one for kind in KINDS for one in self.scope.of(kind)]
-        return any(p.per_user for p in self.tags) or any(p.per_user for one in selectors for p in one.patterns)
+        return dataclasses.replace(self, scope=scope, tags=tags)
 
 
 @dataclass(frozen=True)
@@ -262,21 +300,25 @@ class Deny:
 
     def concerns(self, user: str) -> bool:
         """Whether it is about that user."""
-        return _any(self.users, user) and not _any(self.excepted, user)
+        return any(one.matches(user) for one in self.users) and not any(one.matches(user) for one in self.excepted)
 
     def bound(self, user: str) -> Deny:
         """The same for one user. A name that `{user}` may not stand for matches everything: it forbids."""
-        return dataclasses.replace(
-            self,
-            objects={
-                kind: tuple(selector.bound(user) or Selector() for selector in selectors)
-                for kind, selectors in self.objects.items()
-            },
-        )
+        objects = {
+            kind: tuple(selector.bound(user) or Selector() for selector in selectors)
+            for kind, selectors in self.objects.items()
+        }
+        return self if objects == self.objects else dataclasses.replace(self, objects=objects)
 
     def matches(self, target: Target) -> bool:
         """Whether the object is, or could be, one of those that it protects."""
         return any(selector.may_match(target) for selector in self.objects.get(target.kind, ()))
+
+    def forbids(self, permissions: AbstractSet[str], targets: Iterable[Target]) -> bool:
+        """Whether it refuses a request: one object that it matches is enough, where it names any."""
+        if self.permissions.isdisjoint(permissions):
+            return False
+        return not self.objects or any(self.matches(target) for target in targets)
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,23 @@ class Limit:
     high: int | None = None
     anything: bool = False
 
+    texts: Patterns = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Takes the patterns out of the values, to be compared at once."""
+        object.__setattr__(self, "texts", Patterns(one for one in self.values if isinstance(one, Pattern)))
+
     def allows(self, value: Any) -> bool:
         """Whether the parameter may be set to `value`."""
         if self.anything:
             return True
         if isinstance(value, str):
-            return any(isinstance(one, Pattern) and one.matches(value) for one in self.values)
-        if isinstance(value, bool):
-            return any(one is value for one in self.values)
+            return self.texts.matches(value)
         if not isinstance(value, int):
             return False
-        if self.low is not None or self.high is not None:
-            return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-        return any(type(one) is int and one == value for one in self.values)
+        if isinstance(value, bool) or (self.low is None and self.high is None):
+            return any(type(one) is type(value) and one == value for one in self.values)
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
     def __str__(self) -> str:
         """What is allowed, for whoever is refused."""
@@ -282,15 +286,24 @@ class Parameters:
             limit = self.limits.get(name)
             if limit is None:
                 return f"parameter {name} may not be set"
-            if limit.anything is not True and not limit.allows(value):
+            if not limit.anything and not limit.allows(value):
                 return f"parameter {name} may not be set to this: allowed is {limit}"
-            if name == "tags" and self.protected.matches(value):
-                return "parameter tags may not hold a tag that a policy goes by"
+            if name == "tags" and self._protects(value):
+                return _PROTECTED
         return ""
 
     def refusal_of_implied(self, values: Iterable[tuple[str, Any]]) -> str:
         """The same for values that result without being set: only a limit that there is can refuse them."""
         return self.refusal((name, value) for name, value in values if name in self.limits)
 
+    def protection(self, values: Iterable[tuple[str, Any]]) -> str:
+        """The same, for what no mode of a role lifts: tags that the policy goes by."""
+        return _PROTECTED if any(name == "tags" and self._protects(value) for name, value in values) else ""
+
+    def _protects(self, tag: Any) -> bool:
+        return not isinstance(tag, str) or self.protected.matches(tag)
+
+
+_PROTECTED = "parameter tags may not hold a tag that the policy goes by"
 
 RESTRICTED = Parameters(PRESETS["restricted"])

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 #: The name of an object as a limited role may write it: Ganeti expands short names,
 #: ignores case and folds Unicode, each call in its own way (`threats.md`), so only the full
@@ -34,9 +35,14 @@ USER_IN_TAG = re.compile("[A-Za-z0-9_.@-]+")
 
 def is_exact_name(name: object) -> bool:
     """Whether `name` is a full name in the one spelling that is decided on."""
-    if not isinstance(name, str) or len(name) > MAX_NAME or _EXACT_NAME.fullmatch(name) is None:
+    return isinstance(name, str) and len(name) <= MAX_NAME and _is_exact(name)
+
+
+@functools.lru_cache(maxsize=4096)  # a cluster's names come again and again
+def _is_exact(name: str) -> bool:
+    if _EXACT_NAME.fullmatch(name) is None:
         return False
-    return len(name) <= _MAX_LABEL or max(map(len, name.split("."))) <= _MAX_LABEL
+    return max(map(len, name.split("."))) <= _MAX_LABEL
 
 
 class Pattern:
@@ -45,7 +51,7 @@ class Pattern:
     Nearly all patterns are a text, a prefix or a suffix, which are compared as they are.
     """
 
-    __slots__ = ("text", "per_user", "literal", "_simple", "_head", "_tail", "_shortest")
+    __slots__ = ("text", "per_user", "literal", "suffix", "_simple", "_head", "_tail", "_shortest")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -56,9 +62,13 @@ class Pattern:
         self._simple = "?" not in text and "*" not in self._tail
         #: Whether it means one text only.
         self.literal = self._simple and not star
+        #: How a name has to end, if that is all: most patterns are such.
+        self.suffix = self._tail if self._simple and star and not self._head else None
 
     def matches(self, name: str) -> bool:
         """Whether `name` is one of those that the pattern means."""
+        if self.suffix is not None:
+            return name.endswith(self.suffix)
         if self.literal:
             return name == self.text
         if self._simple:
@@ -107,28 +117,34 @@ class Pattern:
         return f"Pattern({self.text!r})"
 
 
-class Patterns:
-    """Many patterns as one: those that mean one text are looked up, and only the others compared."""
+class Patterns(tuple[Pattern, ...]):
+    """Many patterns as one: texts are looked up and suffixes compared at once, one by one only the others."""
 
-    __slots__ = ("_texts", "_wild")
+    _texts: frozenset[str] = frozenset()
+    _suffixes: tuple[str, ...] = ()
+    _others: tuple[Pattern, ...] = ()
 
-    def __init__(self, patterns: Iterable[Pattern] = ()) -> None:
-        different = dict.fromkeys(patterns)
-        self._texts = frozenset(pattern.text for pattern in different if pattern.literal)
-        self._wild = tuple(pattern for pattern in different if not pattern.literal)
+    def __new__(cls, patterns: Iterable[Pattern] = ()) -> Patterns:
+        self = super().__new__(cls, dict.fromkeys(patterns))  # type: ignore[arg-type]  # each one once
+        if not self:
+            return self
+        self._texts = frozenset(one.text for one in self if one.literal)
+        self._suffixes = tuple(one.suffix for one in self if one.suffix is not None)
+        self._others = tuple(one for one in self if not one.literal and one.suffix is None)
+        return self
 
     def matches(self, name: str) -> bool:
         """Whether one of them matches."""
-        if name in self._texts:
+        if name.endswith(self._suffixes) or name in self._texts:
             return True
-        for pattern in self._wild:
+        for pattern in self._others:  # noqa: SIM110  any() takes longer, also where there are none
             if pattern.matches(name):
                 return True
         return False
 
-    def __iter__(self) -> Iterator[Pattern]:
-        yield from map(Pattern, sorted(self._texts))
-        yield from self._wild
+
+#: None at all.
+NO_PATTERNS = Patterns()
 
 
 def _is_at(part: str, name: str, place: int) -> bool:

@@ -37,6 +37,7 @@ FORMS: Mapping[str, str] = {
     "flag": "`true` or `false`",
     "choice": "one of some words",
     "count": "a whole number, 0 or more",
+    "number": "a whole number; of a parameter that is a size, a size",
     "size": "a size: `512M`, `8G`, `1T`, or a whole number of MiB",
     "roles": "a mapping: the name of a role, and the role",
     "permissions": "a list of permissions, and of built-in roles with `@`",
@@ -50,7 +51,7 @@ FORMS: Mapping[str, str] = {
     "denies": "a list of denies",
     "tests": "a list of tests",
     "permission": "a permission",
-    "object": "the name of an object, or a mapping",
+    "name or object": "the name of an object, or a mapping",
     "group names": "a name or a list of them",
     "tags": "a tag or a list of them",
     "values": "a mapping: parameters by their names, and a value or a list of values",
@@ -151,7 +152,7 @@ _DENY = {
 _TEST = {
     "user": Key("text", "The user who asks.", "test1"),
     "do": Key("permission", "What is asked for.", "instances.reboot"),
-    "on": Key("object", "The object that it is asked for.", "web1.test.example.com", "no object is looked at"),
+    "on": Key("name or object", "The object that it is asked for.", "web1.test.example.com", "no object is looked at"),
     "expect": Key("choice", "The right answer.", "allow", choices=("allow", "deny")),
     "parameters": Key("values", "What the request sets.", "{beparams.maxmem: 16G}", "nothing"),
     "tokens": Key(

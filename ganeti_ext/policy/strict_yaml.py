@@ -81,16 +81,15 @@ def compose(data: bytes, source: str, max_size: int) -> yaml.Node:
         raise error(line, column, "not UTF-8: save the file as UTF-8") from None
     try:
         depth = 0
-        anchors = []
+        anchors: list[Problem] = []
         for event in yaml.parse(text, Loader=_PARSER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:  # what follows would take ever longer the deeper it goes
                 raise error_at(event.start_mark, "nested too deeply")
             anchor = getattr(event, "anchor", None)
             if anchor is not None and len(anchors) < _MAX_PROBLEMS:
-                mark = event.start_mark
                 message = f"anchors and aliases are not allowed ({shown(anchor)}): write it out, or put it into quotes"
-                anchors.append(Problem(mark.line + 1, mark.column + 1, message))
+                anchors += error_at(event.start_mark, message).problems
         if anchors:
             raise PolicyError(source, anchors)
         root = yaml.compose(text, Loader=_PARSER)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a permission lets an account see of a kind of objects: for lists and queries."""
+"""What a user sees of a kind of objects: the decision on reads, for whole lists at once."""
 
 from __future__ import annotations
 
@@ -11,37 +11,46 @@ from ganeti_ext.policy.model import Deny, Role, Target
 
 @dataclass(frozen=True)
 class Visibility:
-    """What any of the `roles` is about, less what one of the `denies` hides (design, 3.2).
+    """The objects of one kind that a permission shows to an account.
 
-    `roles_see_all` says that one role hides nothing; then `roles` is empty.
+    It is what `decide` says of each of them, in a form from which a filter can be made.
     """
 
     kind: str
-    roles_see_all: bool
+    #: Whether some role shows all of them.
+    unlimited: bool
+    #: The roles that show what their scope holds; none where they do not matter.
     roles: tuple[Role, ...]
+    #: The denies that hide some, or all.
     denies: tuple[Deny, ...]
 
     @property
     def everything(self) -> bool:
         """Whether nothing is hidden."""
-        return self.roles_see_all and not self.denies
+        return self.unlimited and not self.denies
+
+    @property
+    def nothing(self) -> bool:
+        """Whether everything is hidden, whatever there is."""
+        return not (self.unlimited or self.roles) or any(not deny.objects for deny in self.denies)
 
     def sees(self, target: Target) -> bool:
-        """Whether the object is shown."""
-        if not self.roles_see_all and not any(role.covers(target) for role in self.roles):
+        """Whether one object is shown; one of another kind never is."""
+        if target.kind != self.kind or not (self.unlimited or any(role.covers(target) for role in self.roles)):
             return False
         return not any(not deny.objects or deny.matches(target) for deny in self.denies)
 
     def may_see(self, name: str) -> bool:
         """Whether an object of that name could be shown, as far as the name tells."""
-        return self.roles_see_all or any(
+        return self.unlimited or any(
             role.scope is not None and role.scope.may_hold(self.kind, name) for role in self.roles
         )
 
 
 def visibility(account: Account, permission: str, kind: str) -> Visibility:
-    """What `permission` lets an account see of a kind: `instance`, `node`, `group` or `network`."""
-    roles = account.roles(permission)
-    see_all = any(not role.limited and role.kind in (None, kind) for role in roles)
-    limited = () if see_all else tuple(role for role in roles if role.limited)
-    return Visibility(kind, see_all, limited, account.hides(permission, kind))
+    """What an account sees of a kind (Ganeti's word for it) by a permission; a role in mode warn hides nothing."""
+    granting = account.roles(permission)
+    unlimited = any(role.covers_all(kind) for role in granting)
+    # A role without a scope that is not about all objects of the kind is about none of them.
+    roles = () if unlimited else tuple(role for role in granting if role.scope is not None)
+    return Visibility(kind, unlimited, roles, account.hides(permission, kind))

@@ -12,8 +12,9 @@ from typing import Any
 from ganeti import pathutils, utils
 
 from ganeti_ext.errors import ExtError
-from ganeti_ext.policy.accounts import Account, Grants, account_of, resolve
+from ganeti_ext.policy.accounts import Account, Grants, account_of, plain, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
+from ganeti_ext.rapi.passwords import costliest
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
 
@@ -64,6 +65,9 @@ class AccessControl:
         self._policy_exists = False
         self._has_our_tokens = False
         self._last_complaint = ""
+        self._started = False
+        #: What takes as long to check as the slowest password of all users.
+        self.costliest_password = costliest(())
         #: Set by the entry point.
         self.has_middleware = False
 
@@ -71,6 +75,16 @@ class AccessControl:
     def active(self) -> bool:
         """Whether there is anything to enforce: a policy, a token of ours, a middleware."""
         return self._policy_exists or self._has_our_tokens or self.has_middleware
+
+    def start(self) -> None:
+        """Takes the policy for the first time, once Ganeti has loaded the users.
+
+        Its tests are about them, and what is wrong with their tokens shows only now.
+        """
+        self._started = True
+        self.load_policy()
+        if self._policy is None:
+            self.resolve_users(self._users)
 
     def load_policy(self) -> None:
         """Takes the policy file as it is now, if it is right.
@@ -81,7 +95,9 @@ class AccessControl:
         """
         try:
             data = read_policy_file(self._policy_file, (self._owner,))
-            self._take(_parse(data, self._policy_file))
+            policy = _parse(data, self._policy_file)
+            self._run_tests(policy)
+            self._take(policy)
         except FileNotFoundError:
             if self._policy is None and not os.path.lexists(self._last_good_file):
                 return  # nothing was ever configured
@@ -97,6 +113,15 @@ class AccessControl:
             self._last_complaint = ""
             logging.info("Access policy %s loaded", self._policy_file)
             self._save_copy(data)
+
+    def _run_tests(self, policy: Policy) -> None:
+        """Raises PolicyError if the policy does not do what its own tests say of today's users."""
+        from ganeti_ext.policy.selftest import failures
+        from ganeti_ext.policy.strict_yaml import PolicyError
+
+        problems = failures(policy, lambda name: self._grants_of(name, policy))
+        if problems:
+            raise PolicyError(self._policy_file, problems)
 
     def _take(self, policy: Policy) -> None:
         before, self._policy = self._policy, policy
@@ -164,9 +189,21 @@ class AccessControl:
             user.grants, options = known[tokens]
             if user.grants is not None:
                 user.options = options
-                _log_problems(user.name, user.grants.problems)
+                if self._started:
+                    _log_problems(user.name, user.grants.problems)
         self._users = users
         self._has_our_tokens = any(grants is not None for grants, _ in known.values())
+        self.costliest_password = costliest(user.password for user in users.values())
+
+    def _grants_of(self, name: str, policy: Policy) -> Grants | None:
+        """What a policy would grant to a user; None if there is no such user."""
+        user = self._users.get(name)
+        return None if user is None else resolve(user.tokens, policy) or plain(user.tokens)
+
+    @property
+    def audit_reads(self) -> bool:
+        """Whether allowed reads are recorded, too."""
+        return self._policy is not None and self._policy.audit_reads
 
     def account_of(self, user: Any) -> Account | None:
         """What is granted to a user of Ganeti's file; None if nothing of ours is about him."""

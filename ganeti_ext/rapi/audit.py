@@ -22,8 +22,6 @@ from typing import Any, TypeVar
 
 from ganeti import constants, http, opcodes, pathutils
 
-from ganeti_ext.errors import ExtError
-
 #: It ends in `.log`: Ganeti's own logrotate file then rotates it with the others (`docs/audit.md`).
 AUDIT_LOG = pathutils.LOG_DIR + "/rapi-audit.log"
 
@@ -46,10 +44,13 @@ _TELL_AGAIN = 3600.0
 
 _READ_METHODS = ("GET", "HEAD")
 
+#: The statuses that are a refusal, whoever gives them.
+_DENIED = (401, 403, 429)
+
 #: Secrets inside of other values: the password of a URL, and `-spice port=1,password=…`.
 _SECRET_TEXT = re.compile(
     r"""(://)[^/\s@]*(?=@) | ((?:passw|passphrase|secret|token|key)[\w.-]*\s*[=:\s]\s*)\S+""",
-    re.IGNORECASE | re.VERBOSE,
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
 
 #: One of these is in every text that holds one of those.
@@ -78,23 +79,25 @@ _KNOWN_NAMES = frozenset(
 )
 
 #: A parameter with one of these in its name is secret, or may be.
-_SECRET_WORDS = ("osparams", "passw", "passphrase", "pw", "secret", "private", "token", "credential", "key", "x509")
+_SECRET_WORDS = (
+    "osparams",
+    "passw",
+    "passphrase",
+    "secret",
+    "private",
+    "token",
+    "credential",
+    "key",
+    "x509",
+    "handshake",
+)
 _SECRET_NAMES = frozenset(name for name in _KNOWN_NAMES if any(word in name for word in _SECRET_WORDS))
-_SHOWN_NAMES = _KNOWN_NAMES - _SECRET_NAMES - {"source_handshake"}
+_SHOWN_NAMES = _KNOWN_NAMES - _SECRET_NAMES
 
 #: Of these a text names a node; a list holds what opens a remote import.
 _ONLY_TEXT = frozenset({"destination", "target_node"})
 
-
 Error = TypeVar("Error", bound=Exception)
-
-
-class NotWritten(ExtError):
-    """A record that is not, or not wholly, in the file."""
-
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(text)
-        self.errno = number
 
 
 class Record:
@@ -185,9 +188,10 @@ class AuditLog:
         self._clock = clock
         #: Whether allowed reads are written, too; the policy says so.
         self.reads = False
-        # When each kind of failure was told last. A request is served in a process of its own,
-        # whose memory is gone with it: this page is shared with the daemon.
-        self._told = mmap.mmap(-1, mmap.PAGESIZE)
+        # A request is served in a process of its own, whose memory is gone with it; this page is
+        # shared by all. It begins with the time at which each kind of failure was told last, and
+        # its last byte is 1 if the file is known to end with a whole line.
+        self._shared = mmap.mmap(-1, mmap.PAGESIZE)
 
     @contextlib.contextmanager
     def follow(self, req: Any, active: bool, last: bool = False) -> Iterator[None]:
@@ -219,7 +223,10 @@ class AuditLog:
 
     def _end(self, record: Record, status: int) -> None:
         record.status = status
-        record.decision = record.decision or _decision_of(status)
+        if status in _DENIED:
+            record.decision = "deny"
+        elif not record.decision:  # a 404 hides something only if somebody said so
+            record.decision = "allow" if status < 400 else "error"
         if record.is_read and record.decision in ("allow", "error") and not self.reads:
             return
         self.write(record)
@@ -231,8 +238,8 @@ class AuditLog:
                 with contextlib.suppress(Exception):  # the body may be anything
                     record.describe()
             self._append(record.line(self._clock()))
-        except (OSError, NotWritten) as err:
-            self._tell(err.errno or 0, f"{self._path}: {err.args[-1]}")
+        except OSError as err:
+            self._tell(err.errno or 0, f"{self._path}: {err.strerror}")
         except Exception as err:
             # Its text may hold anything that was in the request.
             self._tell(0, f"unexpected {type(err).__name__}")
@@ -242,11 +249,14 @@ class AuditLog:
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
-                raise NotWritten(errno.EINVAL, "not a regular file")
-            if status.st_size and os.pread(file, 1, status.st_size - 1) != b"\n":
-                line = b"\n" + line  # the one before us was cut off
+                raise OSError(errno.EINVAL, "not a regular file")
+            if not self._shared[-1]:
+                self._shared[-1] = 1  # nobody else looks: he might see a line that is just being written
+                if status.st_size and os.pread(file, 1, status.st_size - 1) != b"\n":
+                    line = b"\n" + line
             if os.write(file, line) != len(line):
-                raise NotWritten(errno.ENOSPC, "a record was cut off")
+                self._shared[-1] = 0
+                raise OSError(errno.ENOSPC, "a record was cut off")
         finally:
             os.close(file)
 
@@ -264,11 +274,11 @@ class AuditLog:
 
     def _tell(self, kind: int, text: str) -> None:
         """Says in the daemon's log what is wrong; `kind` is an errno, or 0."""
-        now, place = self._clock(), kind % (len(self._told) // 8) * 8
-        (before,) = struct.unpack_from("d", self._told, place)
+        now, place = self._clock(), kind % 256 * 8
+        (before,) = struct.unpack_from("d", self._shared, place)
         if before and 0 <= now - before < _TELL_AGAIN:
             return
-        struct.pack_into("d", self._told, place, now)
+        struct.pack_into("d", self._shared, place, now)
         logging.error("The audit trail is not complete: %s", text)
 
 
@@ -294,15 +304,10 @@ def _address_of(sock: Any) -> str:
         return ""
 
 
-def _decision_of(status: int) -> str:
-    """What a status says where nobody said more; a 404 hides something only if we say so."""
-    if status in (401, 403, 429):
-        return "deny"
-    return "allow" if status < 400 else "error"
-
-
 def _note_jobs(req: Any, record: Record) -> None:
     """Makes the client of a request's handler note the jobs that it submits."""
+    if req.private is None:
+        return  # a middleware has gone round Ganeti's check
     handler = req.private.handler
     new_client = handler._client_cls
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ganeti import constants, errors, http
+from ganeti.rpc import errors as rpcerr
 
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
 from ganeti_ext.policy.model import KINDS, Role, Target
+from ganeti_ext.policy.parameters import ANY
 from ganeti_ext.rapi import filters, jobs, opcodes, quota
 from ganeti_ext.rapi.audit import Record, denied
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
@@ -21,6 +23,9 @@ from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
+
+#: Luxid's silence, of which the handlers know what to say.
+_NO_ANSWER = (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.TimeoutError, rpcerr.ConnectionClosedError)
 
 #: What luxid says of a job queue that takes no jobs, in an error without a class of its own.
 _DRAINED = "Queue drained"
@@ -54,6 +59,8 @@ class AccessClient:
         self._own_jobs = all(role.own_jobs for role in roles)
         self._reader = Reader(self._luxi, account, permission)
         self._jobs = jobs.OwnJobs(self._luxi, account.user)
+        #: Opcodes that let a disk grow, and to what.
+        self._growths: list[tuple[Any, int]] = []
 
     def __getattr__(self, call: str) -> Any:
         """Any call that has no method of its own below."""
@@ -81,7 +88,7 @@ class AccessClient:
             raise self._refused(str(err)) from err
         except (filters.BadFilter, opcodes.UnusableParameter) as err:
             raise http.HttpBadRequest(message=str(err)) from err
-        except (errors.JobQueueFull, errors.JobQueueDrainError):
+        except (errors.JobQueueError, *_NO_ANSWER):
             raise  # the handler knows what to say
         except errors.OpPrereqError as err:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
@@ -94,7 +101,9 @@ class AccessClient:
             raise self._unusable(err) from err
 
     def _unusable(self, err: Exception) -> http.HttpBadRequest:
-        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, err)
+        # Of a job that it cannot read, luxid shows all that is in it, secrets too.
+        text = "it cannot read it" if "parse request" in str(err) else str(err)
+        logging.warning("Luxid refused %s of user %r: %s", self._permission, self._account.user, text)
         return http.HttpBadRequest(message="luxid refused the request")
 
     # The names and parameters below are those of ganeti.luxi.Client.
@@ -107,16 +116,12 @@ class AccessClient:
                 _check_usable(op)
                 jobs.stamp(op, self._account.user, nested)
             role = self._decide(flat)
-            for op, _ in flat:
-                _check_usable(op)  # as it is now
-            if role is None or not quota.has_limits(role.quota):
+            stored = [op.__getstate__() for op in ops] if role is not None and quota.has_limits(role.quota) else []
+            if role is None or not any(map(quota.changes_size, stored)):
                 return self._client.SubmitJob(ops)
-            return self._within_quota(role, ops)
+            return self._within_quota(role, ops, stored)
 
-    def _within_quota(self, role: Role, ops: list[Any]) -> Any:
-        stored = [op.__getstate__() for op in ops]
-        if not any(quota.changes_size(op) for op in stored):
-            return self._client.SubmitJob(ops)
+    def _within_quota(self, role: Role, ops: list[Any], stored: list[Any]) -> Any:
         try:
             with quota.locked():
                 quota.Counter(self._luxi, role).check(stored)
@@ -182,7 +187,10 @@ class AccessClient:
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
-                self._check_schedule(op)
+                rule = opcodes.rule_of(op)
+                bound = rule.pinned and not rule.brings  # what is on a node may be another's by then
+                if not bound and (op.depends or op.priority != constants.OP_PRIO_DEFAULT):
+                    raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
         return role
 
     def _granted(self, decision: Decision, flat: Sequence[tuple[Any, bool]]) -> Role:
@@ -194,6 +202,9 @@ class AccessClient:
         if decision.warning:
             self._warn(decision.warning)
         for op, nested in flat:
+            for dependency in op.depends or () if role.own_jobs else ():
+                if self._jobs.own(dependency[0]) is None:
+                    raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
             name = type(op).__name__
             if name == "OpInstanceCreate" and op.instance_name in decision.places:
                 op.group_name = decision.places[op.instance_name]
@@ -202,6 +213,10 @@ class AccessClient:
             if nested and op.hypervisor is None and role.scope is not None:
                 # A multi-alloc has no default for it, and the role may not choose.
                 op.hypervisor = self._info["default_hypervisor"]
+        if role.parameters is not None and not role.parameters.limits.get("disks.size", ANY).anything:
+            for op, size in self._growths:
+                # To what was decided on: two that grow it by something would be more than either.
+                op.amount, op.absolute = size, True
         return role
 
     def _check_places(self, flat: Sequence[tuple[Any, bool]], roles: Sequence[Role]) -> None:
@@ -262,9 +277,12 @@ class AccessClient:
         if type(op).__name__ != "OpInstanceCreate":
             groups = frozenset([naming.name]) if naming.kind == "group" else frozenset()
             return Target(naming.kind, naming.name, tags, groups, new=True)
-        nodes = [target for target in others if target.kind == "node"]
-        if nodes:
-            placed = frozenset(name for node in nodes for name in node.groups or ())
+        if op.pnode is not None:  # without it the allocator chooses, whatever other nodes are named
+            placed = frozenset(name for node in others if node.kind == "node" for name in node.groups or ())
+            if group is not None and group.name not in placed:
+                raise NotThere(
+                    f"group {group.name!r} is not that of the nodes"
+                )  # or it could be told whether it is there
             return Target("instance", naming.name, tags, placed, new=True)
         choices: tuple[Target, ...] = ()
         if group is not None:
@@ -297,20 +315,9 @@ class AccessClient:
             if type(op).__name__ == "OpInstanceGrowDisk":
                 sizes = lookup.one("instance", op.instance_name, ["disk.sizes"]).more[0] or []
                 before = sizes[op.disk] if op.disk < len(sizes) else 0
-                found.append(("disks.size", op.amount if op.absolute else before + op.amount))
+                self._growths.append((op, op.amount if op.absolute else before + op.amount))
+                found.append(("disks.size", self._growths[-1][1]))
         return found
-
-    def _check_schedule(self, op: Any) -> None:
-        """Waits only for jobs of his own; and what cannot be pinned is not put off."""
-        depends = op.depends or ()
-        rule = opcodes.rule_of(op)
-        if not rule.pinned and (depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)):
-            raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
-        for dependency in depends:
-            if not self._own_jobs:
-                break
-            if self._jobs.own(dependency[0]) is None:
-                raise self._not_found(f"depends: {dependency[0]!r} is not his own job")
 
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
         """Answers a query, cut to what the user may see."""
@@ -336,7 +343,7 @@ class AccessClient:
         ours = ["|", *own] if own else ["=", "id", 0]
         answer = self._client.Query(constants.QR_JOB, fields, ours if qfilter is None else ["&", ours, qfilter])
         for row in answer.data:
-            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign_instances)
+            texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign)
             row[:] = [[status, value] for (status, _), value in zip(row, texts)]
         return answer
 
@@ -365,7 +372,10 @@ class AccessClient:
     def _classic(self, kind: str, call: str, names: list[str], fields: list[str], use_locking: bool) -> Any:
         with self._silent():
             if self._reader.sees_all(kind, fields):
-                return getattr(self._client, call)(names, fields, use_locking)
+                rows = getattr(self._client, call)(names, fields, use_locking)
+                if names and not rows:
+                    raise Hidden(f"no {kind} is called {names!r}")  # which not all handlers expect
+                return rows
             return self._reader.classic(kind, names, fields)
 
     def QueryTags(self, kind: str, name: str) -> Any:
@@ -396,7 +406,7 @@ class AccessClient:
                 if None in own:
                     return [None]
                 rows = self._client.QueryJobs(own, fields)
-            return [jobs.cut(fields, row, self._reader.foreign_instances) for row in rows]
+            return [jobs.cut(fields, row, self._reader.foreign) for row in rows]
 
     def WaitForJobChangeOnce(self, job_id: Any, fields: list[str], *args: Any, **kwargs: Any) -> Any:
         """Waits for a job; another's job is None, as one that does not exist."""
@@ -408,8 +418,8 @@ class AccessClient:
                 return None
             answer = self._client.WaitForJobChangeOnce(own, fields, *args, **kwargs)
             if isinstance(answer, (list, tuple)) and len(answer) == 2:
-                info = jobs.cut(fields, answer[0], self._reader.foreign_instances)
-                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign_instances)]
+                info = jobs.cut(fields, answer[0], self._reader.foreign)
+                return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign)]
             return answer
 
     def CancelJob(self, job_id: Any, *args: Any, **kwargs: Any) -> Any:
@@ -466,6 +476,7 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
     return (
         role.scope is None
         and role.parameters is None
+        and not role.own_jobs
         and not role.tags
         and not quota.has_limits(role.quota)
         and (role.kind is None or any(role.kind == naming.kind for naming in namings))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,13 @@ from ganeti_ext.rapi.opcodes import is_plain
 #: What a filter of a user may be at most: deep, and long.
 _MAX_DEPTH = 20
 _MAX_PARTS = 1000
+
+#: Regular expressions of a filter: how many, and of each its length, repetitions and groups. PCRE tries
+#: each way to match: a repetition more is as many times the work as the text has characters.
+_MAX_EXPRESSIONS, _MAX_EXPRESSION, _MAX_REPETITIONS, _MAX_GROUPS = 5, 200, 2, 2
+_REPETITION = re.compile(r"[*+{?]")
+#: A group that is repeated, and what only PCRE has: references, conditions, recursion.
+_COSTLY = re.compile(r"\)[*+?{]|\(\?|\\[1-9gk]|\(\*")
 
 _OPERATORS_LOGIC = ("&", "|")
 _OPERATORS_BINARY = ("=", "==", "!=", "<", ">", "<=", ">=", "=~", "=[]")
@@ -79,14 +87,16 @@ def _matches(name: str, patterns: Sequence[Pattern]) -> list[Any]:
 def check(qfilter: Any, allowed: Callable[[str], bool]) -> None:
     """Checks a user's own filter: its form, and that each field in it is one of the `allowed`.
 
-    Luxid would say of a wrong one what it found in somebody's row (`threats.md`).
+    Luxid would say of a wrong one what it found in somebody's row (`threats.md`). While it matches a
+    regular expression it does nothing else, and one that goes too far leaves the request without an answer.
 
     Raises BadFilter.
     """
     count = 0
+    expressions = 0
 
     def walk(part: Any, depth: int) -> None:
-        nonlocal count
+        nonlocal count, expressions
         count += 1
         if depth > _MAX_DEPTH or count > _MAX_PARTS:
             raise BadFilter("the filter is too large")
@@ -106,6 +116,10 @@ def check(qfilter: Any, allowed: Callable[[str], bool]) -> None:
             field, value = operands
             if not isinstance(value, (str, int, bool)) or not is_plain(value):
                 raise BadFilter("a value of a filter is a text or a number")
+            if operator == "=~":
+                expressions += 1
+                if expressions > _MAX_EXPRESSIONS or _is_costly(str(value)):
+                    raise BadFilter("the filter's regular expressions cost too much")
         else:
             raise BadFilter(f"a filter has no operator {operator[:10]!r} with {len(operands)} operands")
         if not isinstance(field, str) or not is_plain(field):
@@ -114,3 +128,13 @@ def check(qfilter: Any, allowed: Callable[[str], bool]) -> None:
             raise BadFilter(f"field {field[:60]} may not be used in a filter")
 
     walk(qfilter, 0)
+
+
+def _is_costly(expression: str) -> bool:
+    """Whether a regular expression could take long on some text."""
+    return (
+        len(expression) > _MAX_EXPRESSION
+        or _COSTLY.search(expression) is not None
+        or len(_REPETITION.findall(expression)) > _MAX_REPETITIONS
+        or expression.count("(") > _MAX_GROUPS
+    )

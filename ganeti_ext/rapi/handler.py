@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ganeti import http
-from ganeti.server import rapi
 
 from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Policy, Role, Scope, Selector
@@ -18,11 +17,12 @@ from ganeti_ext.policy.vocabulary import NEVER_SCOPED
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
-from ganeti_ext.rapi.permissions import OPEN_RESOURCES, permission_of
+from ganeti_ext.rapi.permissions import METHODS, OPEN_RESOURCES, permission_of
 from ganeti_ext.rapi.request import Request
+from ganeti_ext.rapi.signin import SignIn
 
 
-class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
+class RemoteApiHandler(SignIn):
     """Checks the password and Ganeti's own access lists first, then only ever narrows.
 
     The base class of middleware, which overrides `authorize`.
@@ -41,6 +41,7 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
 
     def PreHandleRequest(self, req: Any) -> None:
         """Ganeti's check of user and password, which calls what is below."""
+        self.audit.reads = self.access.audit_reads
         with self.audit.follow(req, self.access.active):
             super().PreHandleRequest(req)
 
@@ -60,6 +61,9 @@ class RemoteApiHandler(rapi.RemoteApiHandler):  # type: ignore[misc]
         """
         if req.private is not None:
             return super()._GetRequestContext(req)
+        if self.access.active and req.request_method.upper() not in METHODS:
+            # Ganeti takes any attribute of its handler for a method, such as PUT_ACCESS: 500.
+            raise http.HttpNotImplemented()
         context = super()._GetRequestContext(req)
         context.narrowed = False  # by us or a middleware; Request.use_client says when
         permission = permission_of(type(context.handler), req.request_method.upper())

@@ -76,8 +76,8 @@ class OwnJobs:
 def cut(fields: Sequence[str], row: Sequence[Any], foreign: Callable[[], frozenset[str]]) -> list[Any]:
     """A row of a job without the names of objects that its owner may not see.
 
-    What a job reports can hold more than it was asked for, an allocator's findings for one. `foreign`
-    gives those names; it is asked only if the job says anything.
+    What a job reports can hold more than it was asked for, an allocator's findings for one, or what
+    a name has come to mean. `foreign` gives those names; it is asked only if the job says anything.
     """
     said = [value for name, value in zip(fields, row) if name in _TALKATIVE]
     if not any(_texts(said)):
@@ -87,13 +87,13 @@ def cut(fields: Sequence[str], row: Sequence[Any], foreign: Callable[[], frozens
 
 
 def without(value: Any, names: frozenset[str]) -> Any:
-    """The same value with each of some names taken out of its texts."""
+    """The same value with each of some names taken out of its texts, and all that stands under one."""
     if isinstance(value, str):
-        return _WORD.sub(lambda word: "…" if word[0].rstrip(".") in names else word[0], value)
+        return _WORD.sub(lambda word: "…" if word[0].strip(".-") in names else word[0], value)
     if isinstance(value, (list, tuple)):
         return [without(one, names) for one in value]
     if isinstance(value, dict):
-        return {without(key, names): without(one, names) for key, one in value.items()}
+        return {without(key, names): None if key in names else without(one, names) for key, one in value.items()}
     return value
 
 

@@ -110,8 +110,13 @@ class Lookup:
         return [self._found[kind, name] for name in names if (kind, name) in self._found]
 
     def on(self, found: Found) -> list[Found]:
-        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON."""
-        return self.many("instance", [instance for names in found.more for instance in names or ()])
+        """The instances on a node, in a group or in a network that was asked for with INSTANCES_ON.
+
+        One whose name no user could say is there all the same, and nobody's.
+        """
+        names = [instance for names in found.more for instance in names or ()]
+        strangers = [name for name in dict.fromkeys(names) if not is_exact_name(name)]
+        return self.many("instance", names) + [Found(Target("instance", name, groups=None), "") for name in strangers]
 
     def groups(self) -> tuple[Target, ...]:
         """All groups."""

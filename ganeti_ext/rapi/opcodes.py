@@ -144,7 +144,8 @@ RULES = {
     "OpNodeQueryStorage": _unpinned({"nodes": "node"}),
     "OpGroupAdd": Rule(new=_GROUP),
     "OpGroupRemove": _unpinned(_GROUP),
-    "OpGroupRename": _unpinned(_GROUP, new_name="group"),
+    # A scope may hold instances by their group's name: nobody gets others' by renaming it.
+    "OpGroupRename": _unpinned(_GROUP, brings=True, new_name="group"),
     "OpGroupSetParams": _unpinned(_GROUP, brings=True),
     "OpGroupAssignNodes": Rule({**_GROUP, "nodes": "node"}, uuids={"node_uuids": "nodes"}, brings=True, pinned=False),
     "OpNetworkAdd": Rule(new=_NETWORK),
@@ -208,6 +209,8 @@ def permissions_of(op: Any, nested: bool) -> set[str]:
     needed = {"instances.create"} if nested else set()
     if getattr(op, "remove_instance", False):
         needed.add("instances.remove")
+    if getattr(op, "allow_failover", False):
+        needed.add("instances.failover")
     if type(op).__name__ in ("OpInstanceCreate", "OpNetworkAdd") and getattr(op, "tags", None):
         needed.add("tags.set")
     return needed
@@ -353,48 +356,57 @@ _NUMBERS = ("vcpus", "spindle_use")
 
 
 def normalise(op: Any) -> None:
-    """Turns sizes and numbers that came as text into numbers, so that they are read once.
+    """Turns sizes and numbers into the whole numbers that Ganeti will make of them, so that they are read once.
 
-    A limit compares numbers, and Ganeti reads `8G` in its own way, later.
+    A limit compares numbers, a quota adds them up, and Ganeti reads `8G` in its own way, later. One below
+    zero would make room in a quota.
 
     Raises UnusableParameter.
     """
     beparams = getattr(op, "beparams", None)
     if beparams:
         for key, value in _dict("beparams", beparams).items():
-            if value != constants.VALUE_DEFAULT and isinstance(value, str) and key in _SIZES + _NUMBERS:
+            if value is not None and value != constants.VALUE_DEFAULT and key in _SIZES + _NUMBERS:
                 beparams[key] = _number(f"beparams.{key}", value, key in _SIZES)
     disks = getattr(op, "disks", None)
     for entry in disks if isinstance(disks, (list, tuple)) else ():
         settings = _device("disks", entry)[0]
         for key in ("size", "spindles"):
-            if isinstance(settings.get(key), str):
+            if settings.get(key) is not None:
                 settings[key] = _number(f"disks.{key}", settings[key], False)
 
 
-def _number(name: str, text: str, unit: bool) -> int:
+def _number(name: str, value: Any, unit: bool) -> int:
     try:
-        return int(utils.ParseUnit(text)) if unit else int(text)
-    except (ValueError, errors.GenericError) as err:
-        raise UnusableParameter(f"Parameter '{name}' must be a number") from err
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError
+        number = int(utils.ParseUnit(value)) if unit else int(value)
+        if number < 0:
+            raise ValueError
+    except (ArithmeticError, ValueError, errors.GenericError) as err:
+        raise UnusableParameter(f"Parameter '{name}' must be a number, and none below zero") from err
+    return number
 
 
 def check_values(op: Any) -> None:
     """Refuses values over which luxid stumbles, with an error that shows its inside.
 
-    It knows no text but ASCII (it runs in the C locale), and JSON has no endless numbers.
+    It knows no text but ASCII (it runs in the C locale), and JSON has no endless numbers. Of a number
+    that takes more than 64 bits it keeps the last ones: -2**64 + 10**6 would run as 10**6.
 
     Raises UnusableParameter.
     """
     for name in op.GetAllSlots():
         if not is_plain(getattr(op, name, None)):
-            raise UnusableParameter(f"Parameter '{name}' holds a text that is not ASCII, or a number without end")
+            raise UnusableParameter(f"Parameter '{name}' holds a text that is not ASCII, or a number too large")
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is one that luxid can read: ASCII, and finite."""
+    """Whether a value is one that luxid reads as it is: ASCII, and of 64 bits."""
     if isinstance(value, str):
         return value.isascii()
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +55,15 @@ class Size:
     vcpus: int = 0
     memory: int = 0
     disks: list[int] = field(default_factory=list)
+    #: MiB by which one or the other of them will grow.
+    growth: int = 0
+    #: Whether jobs are to add or remove disks, so that a number may come to mean another one.
+    moving: bool = False
 
     @property
     def disk(self) -> int:
         """All its disks together, in MiB."""
-        return sum(self.disks)
+        return sum(self.disks) + self.growth
 
 
 def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str, Any]) -> Size:
@@ -67,35 +72,51 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     `before` is None for one that it makes; `defaults` are the cluster's `beparams`. What is only
     taken away does not count before the job has run.
     """
-    size = Size(before.vcpus, before.memory, list(before.disks)) if before else Size()
+    size = Size() if before is None else dataclasses.replace(before, disks=list(before.disks))
     wanted = op.get("beparams") or {}
-    vcpus = _resulting(wanted.get("vcpus"), defaults.get("vcpus", 1), None if before is None else size.vcpus)
-    memory = wanted.get("maxmem", wanted.get("memory"))
-    size.vcpus = vcpus
-    size.memory = _resulting(memory, defaults.get("maxmem", 0), None if before is None else size.memory)
+    size.vcpus = _most(wanted, ("vcpus",), defaults, size.vcpus, before is None)
+    # The old name wins over the new ones where both are said.
+    size.memory = _most(wanted, ("memory", "maxmem"), defaults, size.memory, before is None)
     kind = op.get("OP_ID")
     if kind == "OP_INSTANCE_GROW_DISK":
-        disk, amount = int(op["disk"]), int(op["amount"])
-        if disk < len(size.disks):
-            size.disks[disk] = amount if op.get("absolute") else size.disks[disk] + amount
-    else:
-        for entry in op.get("disks") or ():
-            settings = entry if isinstance(entry, Mapping) else entry[-1] if isinstance(entry, (list, tuple)) else {}
-            added = kind == "OP_INSTANCE_CREATE" or (isinstance(entry, (list, tuple)) and entry[0] == "add")
-            if added and isinstance(settings, Mapping):
-                size.disks.append(int(settings.get("size") or 0))
-    if before is not None:
-        size.vcpus, size.memory = max(size.vcpus, before.vcpus), max(size.memory, before.memory)
+        _grow(size, int(op["disk"]), int(op["amount"]), bool(op.get("absolute")))
+        return size
+    for entry in op.get("disks") or ():
+        parts = list(entry) if isinstance(entry, (list, tuple)) else [entry]
+        settings = parts[-1] if isinstance(parts[-1], Mapping) else {}
+        amount = int(settings.get("size") or 0)
+        if kind == "OP_INSTANCE_CREATE" or parts[0] == "add":
+            size.disks.append(amount)
+        elif kind == "OP_INSTANCE_RECREATE_DISKS" and len(parts) > 1 and amount:
+            _grow(size, int(parts[0]), amount, True)
+        size.moving = size.moving or parts[0] in ("add", "remove", "attach", "detach")
     return size
 
 
-def _resulting(wanted: Any, default: Any, before: int | None) -> int:
-    if wanted is None:
-        return int(default) if before is None else before
-    return int(default) if wanted == constants.VALUE_DEFAULT else int(wanted)
+def _most(wanted: Mapping[str, Any], keys: tuple[str, ...], defaults: Mapping[str, Any], before: int, new: bool) -> int:
+    """The largest that a parameter of many names may come to; none and `default` mean the cluster's."""
+    default = int(defaults.get(keys[-1], 1))
+    values = [wanted[key] for key in keys if key in wanted]
+    said = [default if value in (None, constants.VALUE_DEFAULT) else int(value) for value in values]
+    return max([*said, before, *([default] if new and not said else [])])
 
 
-_COUNTED = ("OP_INSTANCE_CREATE", "OP_INSTANCE_SET_PARAMS", "OP_INSTANCE_GROW_DISK")
+def _grow(size: Size, disk: int, amount: int, absolute: bool) -> None:
+    """A disk grows by, or to, an amount; it never counts as less than before."""
+    if not absolute:
+        size.growth += amount
+    elif size.moving:
+        size.growth += max(0, amount - min(size.disks, default=0))
+    elif disk < len(size.disks):
+        size.disks[disk] = max(amount, size.disks[disk])
+
+
+_COUNTED = (
+    "OP_INSTANCE_CREATE",
+    "OP_INSTANCE_SET_PARAMS",
+    "OP_INSTANCE_GROW_DISK",
+    "OP_INSTANCE_RECREATE_DISKS",
+)
 
 
 def changes_size(op: Mapping[str, Any]) -> bool:
@@ -122,25 +143,35 @@ class Counter:
     def check(self, ops: list[Mapping[str, Any]]) -> None:
         """Checks that there is room for what some opcodes (as Ganeti stores them) add.
 
+        Each creation counts for itself, also of a name that there is: by the time it runs the other
+        may have been renamed.
+
         Raises QuotaExceeded. Call it within `locked`, and submit there, too.
         """
         quota = self._role.quota
         assert quota is not None
         # The queue first: what finishes in between is then counted twice at worst, never not at all.
         queued = [
-            op
+            (op, row[0] == constants.JOB_STATUS_RUNNING)
             for row in self._luxi.QueryJobs(None, ["status", "ops"])
             if row and row[0] in _UNFINISHED
             for op in _sized(row[1])
         ]
         sizes = self._sizes()
         defaults = self._luxi.QueryClusterInfo()["beparams"]["default"]
-        for op in queued:
-            self._apply(op, sizes, defaults)
-        before = _total(sizes)
+        coming: list[Size] = []
+        for op, running in queued:
+            if op.get("OP_ID") != "OP_INSTANCE_CREATE":
+                _change(op, sizes, defaults)
+            elif self._will_hold(op) and not (running and op.get("instance_name") in sizes):
+                coming.append(size_after(op, None, defaults))
+        before = _total([*sizes.values(), *coming])
         for op in _sized(ops):
-            self._apply(op, sizes, defaults, asked=True)
-        after = _total(sizes)
+            if op.get("OP_ID") != "OP_INSTANCE_CREATE":
+                _change(op, sizes, defaults)
+            else:
+                coming.append(size_after(op, None, defaults))
+        after = _total([*sizes.values(), *coming])
         for name, text in (
             ("instances", "instances"),
             ("vcpus", "vcpus"),
@@ -164,16 +195,6 @@ class Counter:
             if self._role.covers(target_of("instance", row))
         }
 
-    def _apply(
-        self, op: Mapping[str, Any], sizes: dict[str, Size], defaults: Mapping[str, Any], asked: bool = False
-    ) -> None:
-        name = str(op.get("instance_name"))
-        if op.get("OP_ID") == "OP_INSTANCE_CREATE":
-            if name not in sizes and (asked or self._will_hold(op)):
-                sizes[name] = size_after(op, None, defaults)
-        elif name in sizes:
-            sizes[name] = size_after(op, sizes[name], defaults)
-
     def _will_hold(self, op: Mapping[str, Any]) -> bool:
         """Whether the role will be about an instance that a queued job makes.
 
@@ -185,6 +206,12 @@ class Counter:
         return scope is None or any(selector.may_match(target) for selector in scope.instances)
 
 
+def _change(op: Mapping[str, Any], sizes: dict[str, Size], defaults: Mapping[str, Any]) -> None:
+    name = str(op.get("instance_name"))
+    if name in sizes:
+        sizes[name] = size_after(op, sizes[name], defaults)
+
+
 @dataclass
 class _Total:
     instances: int
@@ -193,9 +220,8 @@ class _Total:
     disk: int
 
 
-def _total(sizes: Mapping[str, Size]) -> _Total:
-    every = sizes.values()
-    return _Total(len(sizes), sum(s.vcpus for s in every), sum(s.memory for s in every), sum(s.disk for s in every))
+def _total(sizes: Sequence[Size]) -> _Total:
+    return _Total(len(sizes), sum(s.vcpus for s in sizes), sum(s.memory for s in sizes), sum(s.disk for s in sizes))
 
 
 @contextlib.contextmanager

@@ -57,6 +57,14 @@ _OWN: Mapping[str, frozenset[str] | None] = {
     ),
     "network": _words("ctime gateway gateway6 mac_prefix mtime name network network6 serial_no tags uuid"),
 }
+#: Kind -> its name and UUID, and fields that name other objects; and the kinds of those.
+_REFERENCES = {
+    "instance": ("name", "uuid", "pnode", "snodes", "pnode.group", "snodes.group", "nic.networks.names"),
+    "node": ("name", "uuid", "group"),
+    "group": ("name", "uuid"),
+    "network": ("name", "uuid"),
+}
+_REFERRED = {"instance": ("node", "node", "group", "group", "network"), "node": ("group",), "group": (), "network": ()}
 #: Fields of /2/info that tell nothing of anybody.
 _INFO = _words(
     "name uuid software_version protocol_version config_version os_api_version export_version vcs_version"
@@ -81,6 +89,7 @@ class Reader:
         self._account = account
         self._permission = permission
         self._names: dict[str, frozenset[str] | None] = {}
+        self._foreign: frozenset[str] | None = None
 
     def sees_all(self, kind: str, fields: Sequence[str] = ()) -> bool:
         """Whether nothing of a kind is hidden from the user."""
@@ -154,11 +163,23 @@ class Reader:
         """What a limited user may know of the cluster."""
         return {key: value for key, value in self._luxi.QueryClusterInfo().items() if key in _INFO}
 
-    def foreign_instances(self) -> frozenset[str]:
-        """The names of all instances that the user may not see."""
-        everything = frozenset(row[0] for row in _plain(self._ask("instance", ["name"], None)))
-        seen = self._seen("instance")
-        return frozenset() if seen is None else everything - seen
+    def foreign(self) -> frozenset[str]:
+        """The names and UUIDs of all objects that the user may not know of."""
+        if self._foreign is None:
+            every = {kind: _plain(self._ask(kind, _REFERENCES[kind], None)) for kind in _REFERENCES}
+            known: dict[str, set[str]] = {kind: set() for kind in every}
+            for kind, rows in every.items():
+                seen = self._seen(kind)
+                for name, _, *references in rows:
+                    if seen is not None and name not in seen:
+                        continue
+                    known[kind].add(name)
+                    for other, value in zip(_REFERRED[kind], references):  # what stands in an object of his
+                        known[other].update([value] if isinstance(value, str) else value or ())
+            self._foreign = frozenset(
+                word for kind, rows in every.items() for row in rows if row[0] not in known[kind] for word in row[:2]
+            )
+        return self._foreign
 
     def _views(self, kind: str, fields: Sequence[str]) -> list[Visibility]:
         views = [visibility(self._account, self._permission, kind)]
@@ -225,7 +246,7 @@ def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
     parts: list[list[Any]] = []
     exact = True
     for view in views:
-        if not view.roles_see_all:
+        if not view.unlimited:
             scope = filters.of_selectors(kind, [one for role in view.roles for one in _selectors(role, kind)])
             exact = exact and scope.exact
             if scope.filter is not None:

@@ -15,7 +15,7 @@ _GanetiUsers = rapi.RapiUsers
 
 
 class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
-    """Ganeti's users, each with an `account`."""
+    """Ganeti's users, each with what his tokens grant: `AccessControl.resolve_users`."""
 
     #: Set by the entry point, before the daemon makes its users.
     access = AccessControl()

@@ -638,8 +638,12 @@ class Cluster:
         """Where the RAPI listens, inside."""
         return f"https://{self.address(self.master)}:{RAPI_PORT}"
 
-    def connect(self, port: int = RAPI_PORT, timeout: float = 60) -> socket.socket:
-        """A TCP connection to the master from inside. Raises OSError."""
+    def connect(self, port: int = RAPI_PORT, timeout: float = 60, source: str | None = None) -> socket.socket:
+        """A TCP connection to the master from inside, from the address of the node `source`.
+
+        `timeout` in seconds. Raises OSError.
+        """
+        address = (self.address(source), 0) if source else None
         result: list[socket.socket | OSError] = []
 
         def inside() -> None:
@@ -650,7 +654,7 @@ class Cluster:
                     _call("setns", fd, CLONE_NEWNET)
                 finally:
                     os.close(fd)
-                result.append(socket.create_connection((self.address(self.master), port), timeout))
+                result.append(socket.create_connection((self.address(self.master), port), timeout, address))
             except OSError as err:
                 result.append(err)
 
@@ -661,6 +665,17 @@ class Cluster:
             raise result[0]
         return result[0]
 
+    def connect_tls(self, timeout: float = 60, source: str | None = None) -> ssl.SSLSocket:
+        """A connection to the RAPI. Raises OSError (ssl.SSLError if the certificate is not the cluster's)."""
+        certificate = self.node_path(self.master, "var/lib/ganeti/rapi.pem")
+        context = _tls_context(certificate, os.stat(certificate).st_mtime_ns)
+        plain = self.connect(timeout=timeout, source=source)
+        try:
+            return context.wrap_socket(plain)
+        except BaseException:
+            plain.close()
+            raise
+
     def rapi(
         self,
         method: str,
@@ -670,13 +685,14 @@ class Cluster:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 60,
+        source: str | None = None,
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request over TLS: (status, headers, body). Can be called from many threads.
 
         Without `user` no credentials are sent; without `password` it is the one in the users
-        file as last set. `body` is sent as JSON, `bytes` as they are. Raises OSError (ssl.SSLError
-        if the certificate is not the cluster's), http.client.HTTPException; KeyError if the users
-        file has no such user.
+        file as last set. `body` is sent as JSON, `bytes` as they are; it comes from the address of
+        the node `source`. Raises OSError (ssl.SSLError if the certificate is not the cluster's),
+        http.client.HTTPException; KeyError if the users file has no such user.
         """
         fields = dict(headers or {})
         if user is not None:
@@ -688,10 +704,8 @@ class Cluster:
             body = json.dumps(body).encode()
         if body is not None:
             fields.setdefault("Content-Type", "application/json")
-        certificate = self.node_path(self.master, "var/lib/ganeti/rapi.pem")
-        context = _tls_context(certificate, os.stat(certificate).st_mtime_ns)
         connection = http.client.HTTPConnection(self.address(self.master), RAPI_PORT)
-        with self.connect(timeout=timeout) as plain, context.wrap_socket(plain) as secure:
+        with self.connect_tls(timeout, source) as secure:
             connection.sock = secure
             connection.request(method, path, body, fields)
             response = connection.getresponse()

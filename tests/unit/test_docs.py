@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from ganeti_ext.policy.accounts import resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
 from ganeti_ext.rapi.handler import RemoteApiHandler
+from ganeti_ext.rapi.passwords import verify_password
 from tests.unit.rapi import fake
 from tests.unit.rapi.fake import Cluster, Server
 
@@ -55,6 +59,26 @@ def test_the_users_that_are_shown_have_no_unknown_token(page: str) -> None:
     for name, options in lines:
         account = resolve(options.split(","), Policy(roles))
         assert account is None or account.problems == (), name
+
+
+@pytest.mark.parametrize(("maker", "scheme"), [("hash_password", "{SCRYPT}"), ("hash_token", "{SHA256}")])
+def test_the_command_that_makes_a_password_makes_one(maker: str, scheme: str) -> None:
+    (command,) = [line for block in blocks("docs/policy.md") for line in block.splitlines() if f"{maker}(" in line]
+    program, *arguments = shlex.split(command)
+    assert program == "python3"
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input="a password\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+        env={"PYTHONPATH": str(ROOT)},
+        start_new_session=True,  # without a terminal, the password is read from the input
+    )
+    *token, entry = done.stdout.split()
+    assert entry.startswith(scheme)
+    assert verify_password("joe", token[0] if token else "a password", entry, "realm")
 
 
 def test_the_middleware_that_is_shown_does_what_it_says() -> None:

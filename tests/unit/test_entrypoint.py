@@ -155,7 +155,7 @@ from ganeti import constants
 from ganeti.server import rapi
 def main():
     handler = rapi.RemoteApiHandler
-    print([cls.__module__ + "." + cls.__name__ for cls in handler.__mro__[:2]], rapi.RapiUsers.__module__, sys.argv[1:])
+    print([cls.__module__ + "." + cls.__name__ for cls in handler.__mro__[:3]], rapi.RapiUsers.__module__, sys.argv[1:])
 rapi.Main = main
 {more}
 sys.exit(entrypoint.run_rapi())
@@ -214,7 +214,8 @@ def test_rapi_runs_with_our_classes() -> None:
     result = run(STOCK_RAPI, "-d", "-p", "1")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(
-        "['ganeti_ext.rapi.handler.RemoteApiHandler', 'ganeti.server.rapi.RemoteApiHandler']"
+        "['ganeti_ext.rapi.handler.RemoteApiHandler', 'ganeti_ext.rapi.signin.SignIn',"
+        " 'ganeti.server.rapi.RemoteApiHandler']"
     )
     assert result.stdout.rstrip().endswith("ganeti_ext.rapi.users ['-d', '-p', '1']")
     assert result.stderr == ""

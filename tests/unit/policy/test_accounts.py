@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganeti_ext.policy.accounts import is_ours, nearest, resolve
-from ganeti_ext.policy.model import BUILTIN, Glob, NameSelector, Policy, Role, Scope
+from ganeti_ext.policy.accounts import Account, account_of, is_ours, nearest, plain, resolve
+from ganeti_ext.policy.model import BUILTIN, Deny, Policy, Role, Scope, Selector, Target
+from ganeti_ext.policy.pattern import Pattern, Patterns
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PERMISSIONS, PLAIN_ROLES
 
 SCOPED = Role(
-    "test-operator", frozenset({"instances.reboot", "tags.set"}), scope=Scope((NameSelector((Glob("*.test"),)),))
+    "test-operator",
+    frozenset({"instances.reboot", "tags.set"}),
+    scope=Scope((Selector(Patterns([Pattern("*.test")])),)),
 )
 WIDE = Role("rebooter", frozenset({"instances.reboot"}))
 POLICY = Policy({"test-operator": SCOPED, "rebooter": WIDE})
@@ -34,7 +37,7 @@ UNKNOWN = st.one_of(
 def grants(*tokens: str) -> dict[str, list[str]]:
     account = resolve(tokens, POLICY)
     assert account is not None
-    return {name: [role.name for role in roles] for name, roles in account.grants.items()}
+    return {name: [role.name for role in roles] for name, roles in account.roles.items()}
 
 
 def problems(*tokens: str) -> tuple[str, ...]:
@@ -187,7 +190,7 @@ def test_a_bare_permission_beside_an_unlimited_role_is_granted() -> None:
 def test_bare_permissions_are_one_role() -> None:
     account = resolve(("tags.set", "+tags.get"), POLICY)
     assert account is not None
-    assert account.grants["tags.set"] == account.grants["tags.get"]
+    assert account.roles["tags.set"] == account.roles["tags.get"]
 
 
 def test_unlimited_roles_come_first() -> None:
@@ -202,19 +205,19 @@ def test_a_role_of_the_file_cannot_take_a_builtin_ones_place() -> None:
     policy = Policy({"readonly": Role("readonly", frozenset(PERMISSIONS))})
     account = resolve(("@readonly",), policy)
     assert account is not None
-    assert account.grants.keys() == BUILTIN_ROLES["readonly"]
+    assert account.roles.keys() == BUILTIN_ROLES["readonly"]
 
 
 def test_without_a_policy_the_roles_of_the_file_grant_nothing() -> None:
     account = resolve(("@test-operator",), Policy())
     assert account is not None
-    assert account.grants == {}
+    assert account.roles == {}
 
 
 @given(st.lists(UNKNOWN, max_size=5))
 def test_unknown_tokens_grant_nothing_whatever_their_company(tokens: list[str]) -> None:
     account = resolve(tokens, POLICY)
-    assert account is None or account.grants == {}
+    assert account is None or account.roles == {}
 
 
 @given(
@@ -232,15 +235,73 @@ def test_unknown_tokens_open_nothing_more(known: list[str], unknown: list[str], 
     if together is None:
         assert alone is None
     elif alone is not None:
-        assert together.grants.keys() <= alone.grants.keys()
-        for name, roles in together.grants.items():
-            assert {role.name for role in roles} <= {role.name for role in alone.grants[name]}
+        assert together.roles.keys() <= alone.roles.keys()
+        for name, roles in together.roles.items():
+            assert {role.name for role in roles} <= {role.name for role in alone.roles[name]}
     else:
         # A plain account that is ours now: what `read` gives, and no more.
-        assert together.grants.keys() <= BUILTIN_ROLES["readonly"]
+        assert together.roles.keys() <= BUILTIN_ROLES["readonly"]
 
 
 def test_the_nearest_word_is_near() -> None:
     assert nearest("rebot", ["reboot", "remove"]) == "; did you mean 'reboot'?"
     assert nearest("xyz", ["reboot", "remove"]) == ""
     assert nearest("", []) == ""
+
+
+def test_hints_cost_little() -> None:
+    assert nearest("reboot" * 100, ["reboot" * 100 + "x"]) == ""
+    assert nearest("r1", [f"r{number}" for number in range(2000)]) == ""
+
+
+def test_what_ganeti_itself_grants() -> None:
+    assert plain(["write"]).roles.keys() == set(PERMISSIONS)
+    reads = BUILTIN_ROLES["readonly"] - {"jobs.wait"}
+    assert plain(["read"]).roles.keys() == reads | {"instances.query.console"}
+    for tokens in ([], [""], ["Write"], ["test"]):
+        assert plain(tokens).roles.keys() == reads - {"query.all"}
+
+
+KEEP = Deny(
+    (Pattern("*"),),
+    frozenset(["instances.remove", "instances.list"]),
+    (Pattern("root"),),
+    {"instance": (Selector(tag=Patterns([Pattern("keep")])),)},
+)
+NOT_JOE = Deny((Pattern("joe"),), frozenset(["jobs.list"]))
+
+
+def test_denies_reach_accounts_that_are_ganetis() -> None:
+    policy = Policy(denies=(KEEP,))
+    assert account_of("root", None, policy) is None
+    assert account_of("joe", None, Policy()) is None
+    joe = account_of("joe", None, policy)
+    assert joe is not None
+    assert joe.roles("instances.remove") == (BUILTIN["admin"],)
+    assert joe.denied(["instances.remove"], [Target("instance", "a", frozenset(["keep"]))]) is KEEP
+    assert joe.denied(["instances.remove"], [Target("instance", "a")]) is None
+
+
+def test_which_denies_hide_something() -> None:
+    joe, root = (Account(user, plain(["write"]), Policy(denies=(KEEP, NOT_JOE))) for user in ("joe", "root"))
+    assert joe.hides("instances.list", "instance") == (KEEP,)
+    assert joe.hides("instances.list", "node") == ()
+    assert joe.hides("jobs.list", "job") == (NOT_JOE,)
+    assert root.denies == ()
+
+
+def test_roles_are_bound_to_their_user_once() -> None:
+    own = Role(
+        "own",
+        frozenset(["tags.set", "instances.reboot"]),
+        scope=Scope((Selector(Patterns([Pattern("{user}-*")])),)),
+    )
+    policy = Policy({"own": own})
+    grants = resolve(["@own", "@test-operator"], Policy({"own": own, "test-operator": SCOPED}))
+    assert grants is not None
+    joe, jim, odd = (Account(user, grants, policy) for user in ("joe", "jim", "O.d"))
+    assert joe.roles("tags.set")[0] is joe.roles("instances.reboot")[0] is joe.roles("tags.set")[0]
+    assert joe.roles("tags.set")[0].covers(Target("instance", "joe-1"))
+    assert not jim.roles("tags.set")[0].covers(Target("instance", "joe-1"))
+    assert odd.roles("tags.set") == (SCOPED,)
+    assert odd.roles("no.such") == ()

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from ganeti_ext.policy import vocabulary
-from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, NEVER_SCOPED, PERMISSIONS, PLAIN_ROLES, SCOPED_SO_FAR
+from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, NEVER_SCOPED, PERMISSIONS, PLAIN_ROLES
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
@@ -126,38 +126,6 @@ def test_the_mails_roles_change_one_kind_and_read_nothing(role: str, kind: str) 
 )
 def test_what_belongs_to_everybody_is_never_scoped(name: str) -> None:
     assert name in NEVER_SCOPED
-    assert name not in SCOPED_SO_FAR
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(name for name in PERMISSIONS if not name.startswith(("instances.", "tags.", "jobs."))),
-        "instances.list",
-        "instances.query",
-        "instances.info",
-        "instances.query.console",
-        "instances.export.create",
-        "instances.export.remove",
-        "instances.export.prepare",
-        "jobs.list",
-        "tags.get",
-    ],
-)
-def test_what_cannot_be_decided_yet_is_not_granted_within_a_scope(name: str) -> None:
-    assert name not in SCOPED_SO_FAR
-
-
-@pytest.mark.parametrize(
-    "name", ["instances.create", "instances.reboot", "instances.rename", "tags.set", "jobs.wait", "jobs.cancel"]
-)
-def test_what_names_its_instance_can_be_granted_within_a_scope(name: str) -> None:
-    assert name in SCOPED_SO_FAR
-
-
-def test_nothing_is_scoped_that_may_not_be() -> None:
-    assert SCOPED_SO_FAR.isdisjoint(NEVER_SCOPED)
-    assert set(PERMISSIONS) >= SCOPED_SO_FAR | NEVER_SCOPED
 
 
 def test_the_module_knows_no_permission_twice() -> None:

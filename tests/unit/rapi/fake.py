@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from urllib.parse import urlencode
 
 import ganeti.http.auth
 import ganeti.http.server
-from ganeti import constants, http, objects
+from ganeti import constants, errors, http, objects, query
 from ganeti.rapi import connector
 from ganeti.server import rapi
 
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.rapi import handler, permissions
 from ganeti_ext.rapi.access import AccessControl
+from ganeti_ext.rapi.audit import AuditLog
 
 PASSWORD = "secret"
 NODE = "node1.example.com"
@@ -100,6 +102,10 @@ QUERY_OF: dict[tuple[str, str], dict[str, str]] = {
 }
 
 
+#: What a refusal's text ends with.
+RECORD_ID = re.compile(r" \(audit record ([0-9a-f]{16})\)")
+
+
 class Call(NamedTuple):
     """A luxi call: for a submission the opcodes as they would go over the wire."""
 
@@ -108,14 +114,81 @@ class Call(NamedTuple):
 
 
 @dataclass
-class Cluster:
-    """What luxid would know, and what it was asked."""
+class Thing:
+    """An object of the cluster's configuration; which of the fields matter depends on its kind.
 
-    #: Name -> UUID.
-    instances: dict[str, str] = field(default_factory=lambda: {INSTANCE: "uuid-of-web1"})
-    #: Job id -> its opcodes, as dictionaries.
-    jobs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
+    `group` is a node's, `groups` are a network's. Memory and disks are in MiB.
+    """
+
+    name: str
+    uuid: str = ""
+    tags: tuple[str, ...] = ()
+    group: str = "group1"
+    groups: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = (NODE,)
+    networks: tuple[str, ...] = ()
+    disks: tuple[int, ...] = ()
+    vcpus: int = 1
+    memory: int = 128
+    #: Further fields of a query.
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+KINDS = {
+    constants.QR_INSTANCE: "instance",
+    constants.QR_NODE: "node",
+    constants.QR_GROUP: "group",
+    constants.QR_NETWORK: "network",
+}
+
+#: A value of a query that is not there.
+NO_DATA: tuple[int, Any] = (constants.RS_NODATA, None)
+
+BEPARAMS = {
+    "maxmem": 128,
+    "minmem": 128,
+    "vcpus": 1,
+    "auto_balance": True,
+    "always_failover": False,
+    "spindle_use": 1,
+}
+
+
+class Cluster:
+    """What luxid would know, and what it was asked.
+
+    `instances` maps names to UUIDs, for tests to which nothing else of them matters.
+    """
+
+    def __init__(self, instances: Mapping[str, str] | None = None) -> None:
+        self.things: dict[str, dict[str, Thing]] = {kind: {} for kind in KINDS.values()}
+        self.add("group", "group1")
+        self.add("node", NODE)
+        self.add("network", "network1", groups=("group1",))
+        for name, uuid in ({INSTANCE: "uuid-of-web1"} if instances is None else instances).items():
+            self.add("instance", name, uuid=uuid)
+        #: Job id -> its opcodes, as dictionaries.
+        self.jobs: dict[int, list[dict[str, Any]]] = {}
+        #: Job id -> its status, if it has not ended well.
+        self.status: dict[int, str] = {}
+        #: Job id -> what else is known of it.
+        self.said: dict[int, dict[str, Any]] = {}
+        self.info: dict[str, Any] = {
+            "name": "cluster.example.com",
+            "uuid": "uuid-of-cluster",
+            "default_hypervisor": "fake",
+            "enabled_disk_templates": ["diskless", "file"],
+            "beparams": {"default": dict(BEPARAMS)},
+            "master": NODE,
+            "candidate_certs": {"secret": "certificate"},
+        }
+        self.calls: list[Call] = []
+
+    def add(self, kind: str, name: str, **settings: Any) -> Thing:
+        """Puts an object there; see Thing."""
+        settings.setdefault("uuid", f"uuid-of-{name}")
+        self.things[kind][name] = Thing(name, **settings)
+        return self.things[kind][name]
 
     def client(self) -> Client:
         """Takes the place of the class `ganeti.luxi.Client`."""
@@ -129,6 +202,137 @@ class Cluster:
     def names_of_calls(self) -> list[str]:
         return [call.name for call in self.calls]
 
+    def values(self, kind: str, thing: Thing) -> dict[str, Any]:
+        """What is known of an object, by the names of luxid's fields."""
+        instances = self.things["instance"].values()
+        found: dict[str, Any] = {"name": thing.name, "uuid": thing.uuid, "tags": list(thing.tags), "serial_no": 1}
+        if kind == "instance":
+            groups = [self.things["node"][node].group for node in thing.nodes if node in self.things["node"]]
+            found.update(
+                {
+                    "pnode": thing.nodes[0] if thing.nodes else "",
+                    "snodes": list(thing.nodes[1:]),
+                    "pnode.group": groups[0] if groups else NO_DATA,
+                    "snodes.group": groups[1:],
+                    "disk.sizes": list(thing.disks),
+                    "be/vcpus": thing.vcpus,
+                    "be/maxmem": thing.memory,
+                    "beparams": {"maxmem": thing.memory, "vcpus": thing.vcpus},
+                    "nic.networks.names": list(thing.networks),
+                    "admin_state": "up",
+                    "oper_state": True,
+                    "console": {"host": NODE, "port": 11000},
+                }
+            )
+        elif kind == "node":
+            found["group"] = thing.group
+            found["role"] = constants.NR_MASTER
+            found["offline"] = False
+            found["pinst_list"] = [one.name for one in instances if one.nodes[:1] == (thing.name,)]
+            found["sinst_list"] = [one.name for one in instances if thing.name in one.nodes[1:]]
+            found["mfree"] = NO_DATA
+        elif kind == "group":
+            nodes = [one.name for one in self.things["node"].values() if one.group == thing.name]
+            found["node_list"] = nodes
+            found["pinst_list"] = [one.name for one in instances if one.nodes and one.nodes[0] in nodes]
+        else:
+            found["inst_list"] = [one.name for one in instances if thing.name in one.networks]
+            found["group_list"] = [[group, "bridged", "br0", ""] for group in thing.groups]
+            found["map"] = "XX..XX"
+            found["free_count"] = 2
+        for name in ("pinst", "sinst", "node", "inst", "group"):
+            if f"{name}_list" in found:
+                found[f"{name}_cnt"] = len(found[f"{name}_list"])
+        return {**found, **thing.more}
+
+
+class Rows:
+    """The answers of luxid to queries of one kind, with its ways to find names and to filter."""
+
+    def __init__(self, cluster: Cluster, kind: str, known: Mapping[str, Any]) -> None:
+        self._cluster = cluster
+        self._kind = kind
+        self._known = known
+
+    def cell(self, thing: Thing, name: str) -> tuple[int, Any]:
+        """The status and value of a field."""
+        value = self._cluster.values(self._kind, thing).get(name, NO_DATA)
+        if name not in self._known:
+            return (constants.RS_UNKNOWN, None)
+        return value if isinstance(value, tuple) else (constants.RS_NORMAL, copy.deepcopy(value))
+
+    def named(self, names: list[str]) -> list[Thing]:
+        """The objects of some names, which may be short ones or UUIDs; all without any name."""
+        things = self._cluster.things[self._kind]
+        return [self._named(name) for name in names] if names else list(things.values())
+
+    def _named(self, name: str) -> Thing:
+        things = self._cluster.things[self._kind]
+        if not name.isascii():
+            raise errors.GenericError("luxid runs in the C locale")
+        found = [thing for thing in things.values() if name in (thing.name, thing.uuid)]
+        if not found and self._kind in ("instance", "node"):
+            found = [thing for thing in things.values() if thing.name.startswith(name + ".")]
+        if not found:
+            raise errors.OpPrereqError(f"{self._kind} '{name}' not known", errors.ECODE_NOENT)
+        return found[0]
+
+    def matching(self, qfilter: Any) -> list[Thing]:
+        """The objects that a filter lets through."""
+        things = self.named(_requested(qfilter))
+        return things if qfilter is None else [thing for thing in things if self._lets(thing, qfilter)]
+
+    def _lets(self, thing: Thing, qfilter: Any) -> bool:
+        operator, *operands = qfilter
+        if operator == "&":
+            return all(self._lets(thing, one) for one in operands)
+        if operator == "|":
+            return any(self._lets(thing, one) for one in operands)
+        if operator == "!":
+            return not self._lets(thing, operands[0])
+        name = operands[0]
+        if name not in self._known:
+            raise errors.OpPrereqError(f"Unknown field '{name}'", errors.ECODE_INVAL)
+        status, value = self.cell(thing, name)
+        if status != constants.RS_NORMAL:
+            return True  # what is not there is whatever it is compared with (`threats.md`)
+        if operator == "?":
+            return bool(value)
+        wanted = operands[1]
+        if operator == "=[]":
+            if not isinstance(value, list):
+                raise errors.OpPrereqError(f"not a list: {value!r}", errors.ECODE_INVAL)
+            return wanted in value
+        if isinstance(value, (list, dict)) or isinstance(value, str) != isinstance(wanted, str):
+            raise errors.OpPrereqError(f"cannot compare {value!r} with {wanted!r}", errors.ECODE_INVAL)
+        if operator == "=~":
+            return re.search(wanted.replace(r"\z", r"\Z"), value) is not None
+        same = value == wanted
+        if name == "name" and self._kind in ("instance", "node"):
+            same = same or value.startswith(wanted + ".")
+        return bool(
+            {
+                "=": same,
+                "==": same,
+                "!=": not same,
+                "<": value < wanted,
+                ">": value > wanted,
+                "<=": value <= wanted,
+                ">=": value >= wanted,
+            }[operator]
+        )
+
+
+def _requested(qfilter: Any) -> list[str]:
+    """The names that a filter asks for, if it is about nothing else: luxid looks those up."""
+    if qfilter is None:
+        return []
+    if qfilter[0] in ("=", "==") and qfilter[1] == "name" and isinstance(qfilter[2], str):
+        return [qfilter[2]]
+    if qfilter[0] == "|" and len(qfilter) > 1 and all(_requested(one) for one in qfilter[1:]):
+        return [name for one in qfilter[1:] for name in _requested(one)]
+    return []
+
 
 class Client:
     """The luxi calls that handlers make (`facts.md`, "RAPI"), with answers that satisfy them."""
@@ -139,6 +343,10 @@ class Client:
     def _note(self, name: str, *arguments: Any) -> None:
         self._cluster.calls.append(Call(name, copy.deepcopy(arguments)))
 
+    def _rows(self, kind: str) -> Rows:
+        resource = next(resource for resource, one in KINDS.items() if one == kind)
+        return Rows(self._cluster, kind, query.ALL_FIELDS[resource])
+
     def SubmitJob(self, ops: list[Any]) -> int:
         state = [op.__getstate__() for op in ops]
         self._note("SubmitJob", state)
@@ -148,56 +356,68 @@ class Client:
 
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
         self._note("Query", what, fields, qfilter)
-        found = self._cluster.instances
-        if qfilter is not None:
-            found = {name: uuid for name, uuid in found.items() if qfilter == ["=", "name", name]}
-        rows = [
-            [[constants.RS_NORMAL, {"name": name, "uuid": uuid}.get(wanted, "")] for wanted in fields]
-            for name, uuid in found.items()
-        ]
-        return objects.QueryResponse(fields=[], data=rows)
+        if what == constants.QR_JOB:
+            data = [[[constants.RS_NORMAL, value] for value in row] for row in self._jobs(None, fields, qfilter)]
+        elif what in KINDS:
+            rows = self._rows(KINDS[what])
+            data = [[list(rows.cell(thing, name)) for name in fields] for thing in rows.matching(qfilter)]
+        else:
+            data = [[[constants.RS_NORMAL, f"a {what}"] for _ in fields]]
+        return objects.QueryResponse(fields=_definitions(what, fields), data=data)
 
     def QueryFields(self, what: str, fields: Any) -> Any:
         self._note("QueryFields", what, fields)
-        return objects.QueryFieldsResponse(fields=[])
+        return objects.QueryFieldsResponse(fields=_definitions(what, fields or ["name"]))
+
+    def _classic(self, kind: str, names: list[str], fields: list[str], use_locking: bool) -> Any:
+        self._note({"instance": "QueryInstances"}.get(kind, f"Query{kind.title()}s"), names, fields, use_locking)
+        rows = self._rows(kind)
+        return [[rows.cell(thing, name)[1] for name in fields] for thing in rows.named(names)]
 
     def QueryInstances(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
-        self._note("QueryInstances", names, fields, use_locking)
-        known: dict[str, Any] = {"beparams": {"maxmem": 128}, "console": {}, "oper_state": True}
-        return [
-            [known.get(wanted, {"name": name, "uuid": uuid}.get(wanted)) for wanted in fields]
-            for name, uuid in self._cluster.instances.items()
-            if not names or name in names
-        ]
+        return self._classic("instance", names, fields, use_locking)
 
     def QueryNodes(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
-        self._note("QueryNodes", names, fields, use_locking)
-        return [[{"name": NODE, "role": constants.NR_MASTER}.get(wanted) for wanted in fields]]
+        return self._classic("node", names, fields, use_locking)
 
     def QueryGroups(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
-        self._note("QueryGroups", names, fields, use_locking)
-        return [["group1" if wanted == "name" else None for wanted in fields]]
+        return self._classic("group", names, fields, use_locking)
 
     def QueryNetworks(self, names: list[str], fields: list[str], use_locking: bool) -> Any:
-        self._note("QueryNetworks", names, fields, use_locking)
-        return [["network1" if wanted == "name" else None for wanted in fields]]
+        return self._classic("network", names, fields, use_locking)
+
+    def _jobs(self, job_ids: Any, fields: list[str], qfilter: Any = None) -> list[Any]:
+        wanted = list(self._cluster.jobs) if job_ids is None else [int(job_id) for job_id in job_ids]
+        found: list[Any] = []
+        for job_id in wanted:
+            if job_id not in self._cluster.jobs:
+                found.append(None)
+                continue
+            known = {
+                "id": job_id,
+                "ops": self._cluster.jobs[job_id],
+                "status": self._cluster.status.get(job_id, "success"),
+                "opstatus": ["success"],
+                "opresult": [[["noop", [[]]]]],
+                "oplog": [[]],
+                "summary": ["X"],
+                **self._cluster.said.get(job_id, {}),
+            }
+            if qfilter is None or _lets_job(known, qfilter):
+                found.append([copy.deepcopy(known.get(name)) for name in fields])
+        return found
 
     def QueryJobs(self, job_ids: Any, fields: list[str]) -> Any:
         self._note("QueryJobs", job_ids, fields)
-        known = {"status": "success", "opstatus": ["success"], "opresult": [[["noop", [[]]]]]}
-        wanted = list(self._cluster.jobs) if job_ids is None else [int(job_id) for job_id in job_ids]
-        return [
-            [dict(known, id=job_id, ops=self._cluster.jobs[job_id]).get(name) for name in fields]
-            if job_id in self._cluster.jobs
-            else None
-            for job_id in wanted
-        ]
+        return self._jobs(job_ids, fields)
 
     def WaitForJobChangeOnce(
         self, job_id: Any, fields: list[str], prev_job_info: Any, prev_log_serial: Any, timeout: float = 0
     ) -> Any:
         self._note("WaitForJobChangeOnce", job_id, fields, prev_job_info, prev_log_serial)
-        return [["success" for _ in fields], []] if int(job_id) in self._cluster.jobs else None
+        (row,) = self._jobs([job_id], fields)
+        log = self._cluster.said.get(int(job_id), {}).get("oplog", [[]])[0]
+        return None if row is None else [row, copy.deepcopy(log)]
 
     def CancelJob(self, job_id: Any, kill: bool = False) -> Any:
         self._note("CancelJob", job_id, kill)
@@ -205,11 +425,14 @@ class Client:
 
     def QueryTags(self, kind: str, name: str) -> Any:
         self._note("QueryTags", kind, name)
-        return ["blue"]
+        if kind == constants.TAG_CLUSTER:
+            return ["blue"]
+        kind = {constants.TAG_NODEGROUP: "group"}.get(kind, kind)
+        return list(self._rows(kind).named([name])[0].tags)
 
     def QueryClusterInfo(self) -> Any:
         self._note("QueryClusterInfo")
-        return {"name": "cluster.example.com", "default_hypervisor": "fake"}
+        return copy.deepcopy(self._cluster.info)
 
     def QueryFilters(self, uuids: Any, fields: list[str]) -> Any:
         self._note("QueryFilters", uuids, fields)
@@ -223,6 +446,26 @@ class Client:
         self._note("DeleteFilter", uuid)
 
 
+def _lets_job(known: Mapping[str, Any], qfilter: Any) -> bool:
+    operator, *operands = qfilter
+    if operator in ("&", "|"):
+        return (all if operator == "&" else any)(_lets_job(known, one) for one in operands)
+    if operator != "=":
+        raise errors.OpPrereqError(f"secret of {known['id']}", errors.ECODE_INVAL)
+    return bool(known[operands[0]] == operands[1])
+
+
+def _definitions(what: str, fields: list[str]) -> list[Any]:
+    known = query.ALL_FIELDS.get(what, {})
+    unknown = {"title": "X", "kind": constants.QFT_UNKNOWN, "doc": "X"}
+    return [
+        objects.QueryFieldDefinition.FromDict(
+            {**(known[name][0].ToDict() if name in known else unknown), "name": name},
+        )
+        for name in fields
+    ]
+
+
 class Answer(NamedTuple):
     """What the client gets; `calls` are those that its request made."""
 
@@ -232,15 +475,32 @@ class Answer(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The text of an error."""
-        return str(self.body["message"])
+        """The text of an error, without the id of its audit record."""
+        return RECORD_ID.sub("", str(self.body["message"]))
 
 
 class Socket:
     """A connection whose other side is still there."""
 
+    def __init__(self, address: str = "192.0.2.99") -> None:
+        self.address = address
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.address, 40000
+
     def recv(self, size: int) -> bytes:
         return b""
+
+
+class Trail(AuditLog):
+    """An audit trail in memory: what each line says."""
+
+    def __init__(self) -> None:
+        super().__init__("/nonexistent/rapi-audit.log", clock=lambda: 1796000000.5)
+        self.records: list[dict[str, Any]] = []
+
+    def _append(self, line: bytes) -> None:
+        self.records.append(json.loads(line))
 
 
 class Server:
@@ -265,7 +525,8 @@ class Server:
             self.access._take(load_policy(policy.encode(), "policy"))
         self.users = parse_users(users)
         # Made here, so that servers in one test do not share their access control.
-        cls = type(cls.__name__, (cls,), {"access": self.access})
+        self.trail = Trail()
+        cls = type(cls.__name__, (cls,), {"access": self.access, "audit": self.trail})
         if issubclass(cls, handler.RemoteApiHandler):
             self.access.resolve_users(self.users)
         self.handler = cls(self.users.get, reqauth, _client_cls=self.cluster.client)

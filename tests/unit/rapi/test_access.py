@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ganeti import utils
 
+from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.rapi.access import AccessControl, UnsafePolicyFile, read_policy_file
 from tests.unit.rapi import fake
 
@@ -40,7 +41,7 @@ class Daemon:
 
     @property
     def granted(self) -> list[str]:
-        return sorted(self.users["she"].account.grants)
+        return sorted(self.users["she"].grants.roles)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def twice(daemon: Daemon) -> str:
 
 def tab(daemon: Daemon) -> str:
     daemon.write("version: 1\nroles:\n\tr: {permissions: [tags.set]}\n")
-    return "line 3, column 1: while scanning for the next token: found character '\\t'"
+    return "line 3, column 1: while scanning for the next token: found character"
 
 
 def empty(daemon: Daemon) -> str:
@@ -337,8 +338,59 @@ def test_tokens_are_kept_and_options_become_permissions() -> None:
     control.resolve_users(users)
     she, root, none = users.values()
     assert (she.tokens, she.options) == (("+tags.set", "+tags.get"), ["tags.get", "tags.set"])
-    assert (root.tokens, root.options, root.account) == (("write",), ["write"], None)
-    assert none.account is None
+    assert (root.tokens, root.options, root.grants) == (("write",), ["write"], None)
+    assert none.grants is None
+
+
+DENY = "version: 1\ndeny:\n  - {users: [noc, she], permissions: [tags.set]}\n"
+
+
+def test_an_account_is_of_whoever_has_our_tokens_or_a_deny_about_him() -> None:
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    control._take(load_policy(DENY.encode(), "policy"))
+    users = fake.parse_users("she +tags.set\nroot write\nnoc write\nreader read\nnobody @typo")
+    control.resolve_users(users)
+    accounts = {name: control.account_of(user) for name, user in users.items()}
+    assert {name for name, account in accounts.items() if account is not None} == {"she", "noc", "nobody"}
+    for name in ("she", "noc"):
+        account = accounts[name]
+        assert account is not None
+        assert account.denied(["tags.set"], ()) is not None
+        assert account.denied(["tags.get"], ()) is None
+    assert users["noc"].options == ["write"]  # Ganeti's own check of him stays what it is
+
+
+def test_without_a_policy_there_are_accounts_of_our_tokens_alone() -> None:
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    users = fake.parse_users("she +tags.set\nnoc write")
+    control.resolve_users(users)
+    assert control.account_of(users["noc"]) is None
+    account = control.account_of(users["she"])
+    assert account is not None
+    assert [role.permissions for role in account.roles("tags.set")] == [{"tags.set"}]
+    assert account.roles("tags.get") == ()
+
+
+def test_a_user_who_was_never_worked_out_has_no_account_of_ours() -> None:
+    """He is Ganeti's own; `RapiUsers` lets nobody see him before that."""
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    assert control.account_of(fake.parse_users("she @admin")["she"]) is None
+
+
+def test_a_middleware_alone_is_something_to_enforce() -> None:
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    assert not control.active
+    control.has_middleware = True
+    assert control.active
+
+
+def test_a_users_file_that_cannot_be_read_leaves_nobody() -> None:
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    control.resolve_users(fake.parse_users("she @admin"))
+    control.resolve_users(None)
+    assert control.active  # what was closed to the anonymous stays closed
+    control._take(load_policy(GOOD.encode(), "policy"))
+    assert control.active
 
 
 def test_problems_of_a_user_are_logged_once_a_load(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,10 +28,10 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_good_file(users: Any, file: Path) -> None:
     assert users.Load(str(file)) is True
-    assert users.Get("root").account is None
+    assert users.Get("root").grants is None
     assert users.Get("root").options == ["write"]
-    assert users.Get("none").account is None
-    assert "cluster.info" not in users.Get("she").account.grants
+    assert users.Get("none").grants is None
+    assert "cluster.info" not in users.Get("she").grants.roles
     assert "tags.get" in users.Get("she").options
     assert users.Get("stranger") is None
     assert users.access.active
@@ -53,8 +53,8 @@ def test_what_cannot_be_parsed_leaves_the_old_ones(users: Any, file: Path, monke
     file.write_bytes(b"root secret write\nmallory secret write\n\xff\xfe")
     assert users.Load(str(file)) is False
     assert users.Get("mallory") is None
-    assert users.Get("she").account is not None
-    assert users.Get("root").account is None
+    assert users.Get("she").grants is not None
+    assert users.Get("root").grants is None
     assert users.access.active
 
 

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Signing in: whose request it is, how often one may guess, and when the body is read."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from ganeti.server import rapi
+
+from ganeti_ext.rapi.access import AccessControl
+from ganeti_ext.rapi.body import MAX_ANONYMOUS, MAX_SIGNED_IN, read_body
+from ganeti_ext.rapi.httperrors import HttpTooManyRequests
+from ganeti_ext.rapi.passwords import costliest, verify_password
+from ganeti_ext.rapi.throttle import Throttle
+
+
+class SignIn(rapi.RemoteApiHandler):  # type: ignore[misc]
+    """Ganeti's handler, whose check of a password tells nothing and cannot be tried for ever."""
+
+    #: Set by the entry point: the first before the daemon makes its handler, the second once
+    #: it is a daemon.
+    access = AccessControl()
+    throttle: Throttle | None = None
+
+    def PreHandleRequest(self, req: Any) -> None:
+        """Ganeti's, after which the body is there, of whoever the request is."""
+        super().PreHandleRequest(req)
+        read_body(req, MAX_ANONYMOUS)
+
+    def Authenticate(self, req: Any, username: str, password: str) -> bool:
+        """Whether the password is right: then the body is there.
+
+        Raises HttpTooManyRequests, without a look at the password, and what Ganeti's and
+        `read_body` raise.
+        """
+        throttle = self.throttle if self.access.active else None
+        if throttle is not None:
+            _check_wait(throttle, _address(req))
+        if self._user_fn(username) is None:
+            self._take_the_time(username, password)
+            right = False
+        else:
+            right = super().Authenticate(req, username, password)
+        if right:
+            read_body(req, MAX_SIGNED_IN)
+        elif throttle is not None and throttle.failed(_address(req)) > 0:
+            logging.warning("Too many wrong passwords from %s: it is made to wait", _address(req))
+        return right
+
+    def VerifyBasicAuthPassword(self, req: Any, username: str, password: str, expected: str) -> bool:
+        """Whether the password is the one in the users file, in constant time."""
+        if verify_password(username, password, expected, self.GetAuthRealm(req)):
+            return True
+        if costliest([expected]) != self.access.costliest_password:
+            self._take_the_time(username, password)
+        return False
+
+    def _take_the_time(self, username: str, password: str) -> None:
+        """Takes as long as a wrong password of an existing user would."""
+        verify_password(username, password, self.access.costliest_password, self.AUTH_REALM)
+
+
+def _check_wait(throttle: Throttle, address: str) -> None:
+    seconds = math.ceil(throttle.wait(address))
+    if seconds > 0:
+        raise HttpTooManyRequests(f"Too many wrong passwords from your address: wait {seconds} s", seconds)
+
+
+def _address(req: Any) -> str:
+    """The client's IP address; "" if it has gone."""
+    try:
+        return str(req.request_sock.getpeername()[0])
+    except OSError:
+        return ""
