@@ -122,7 +122,7 @@ ROWS = [
     Row("GET", "/2/groups/{group}", "any", "groups.query", 200, missing=404),
     Row("DELETE", "/2/groups/{group}", "write", "groups.delete"),
     Row("PUT", "/2/groups/{group}/modify", "write", "groups.modify", body={}, brings="{group}"),
-    Row("PUT", "/2/groups/{group}/rename", "write", "groups.rename", body={"new_name": "{group}"}),
+    Row("PUT", "/2/groups/{group}/rename", "write", "groups.rename", body={"new_name": "{group}"}, brings="{group}"),
     Row(
         "PUT",
         "/2/groups/{group}/assign-nodes",
