@@ -337,12 +337,8 @@ class AccessClient:
             if kind is None:
                 if self._limited or self._account.hides(self._permission, ""):
                     raise self._refused(f"resource {what} is not for a limited role")
-            else:
-                asked = [*fields, *filters.texts(qfilter)]
-                if not self._reader.sees_all(kind, asked):
-                    return self._reader.query(kind, fields, qfilter)
-                if "console" in asked:
-                    self._reader.check_console()
+            elif not self._reader.sees_all(kind, [*fields, *filters.texts(qfilter)]):
+                return self._reader.query(kind, fields, qfilter)
             return self._client.Query(what, fields, qfilter)
 
     def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:

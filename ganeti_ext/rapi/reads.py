@@ -93,8 +93,13 @@ class Reader:
         self._foreign: frozenset[str] | None = None
 
     def sees_all(self, kind: str, fields: Sequence[str] = ()) -> bool:
-        """Whether nothing of a kind is hidden from the user."""
-        return all(view.everything for view in self._views(kind, fields))
+        """Whether nothing of a kind is hidden from the user, nor of what some of its fields list."""
+        lists = _LISTS[kind]
+        listed = {
+            lists[name] for name in lists if name in fields or any(_COUNTS[kind].get(one) == name for one in fields)
+        }
+        views = [*self._views(kind, fields), *(view for one in listed for view in self._views(one, ()))]
+        return all(view.everything for view in views)
 
     def query(self, kind: str, fields: Sequence[str], qfilter: Any) -> Any:
         """Answers a query of a kind as `ganeti.luxi.Client.Query`, cut to what the user may see.
@@ -197,11 +202,6 @@ class Reader:
             views.append(visibility(self._account, CONSOLE, kind))
         return views
 
-    def check_console(self) -> None:
-        """Raises FieldRefused unless the user may know how to reach consoles."""
-        if not self._console():
-            raise FieldRefused(f"field console needs the permission {CONSOLE}")
-
     def _console(self) -> bool:
         return self._permission == CONSOLE or bool(self._account.roles(CONSOLE))
 
@@ -213,8 +213,8 @@ class Reader:
         for field in fields:
             if not isinstance(field, str) or not field.isascii():
                 raise FieldRefused("a field is a name")
-            if field == "console":
-                self.check_console()
+            if field == "console" and not self._console():
+                raise FieldRefused(f"field console needs the permission {CONSOLE}")
             known = _LISTS[kind].keys() | _COUNTS[kind].keys() | _BLANK[kind]
             if field not in known and not self._own(kind, field):
                 raise FieldRefused(f"field {field[:60]} is not for a limited role")

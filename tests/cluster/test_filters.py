@@ -166,7 +166,7 @@ DENIES = st.lists(
     st.builds(lambda selectors: {"instance": selectors}, st.lists(SELECTOR, max_size=2).map(tuple)), max_size=2
 )
 OWN_FILTER = st.sampled_from(
-    [None, ["=~", "name", "web"], ["!", ["=[]", "tags", "keep"]], ["|", ["=", "pnode", "node1"], ["?", "tags"]]]
+    [None, ["=~", "name", "web"], ["!", ["=[]", "tags", "keep"]], ["|", ["=", "pnode", "node1"], ["?", "admin_state"]]]
 )
 
 
@@ -229,6 +229,8 @@ def test_luxids_errors_quote_the_rows(luxi: Luxi) -> None:
         rows(luxi, "instance", ["<", "name", 5])
     with pytest.raises(ClusterError):
         rows(luxi, "instance", ["=~", "tags", "a"])
+    with pytest.raises(ClusterError, match="boolean context"):
+        rows(luxi, "instance", ["?", "tags"])
 
 
 def test_an_and_ends_at_the_first_that_is_false(luxi: Luxi) -> None:

@@ -297,6 +297,8 @@ class Rows:
         if status != constants.RS_NORMAL:
             return True  # what is not there is whatever it is compared with (`threats.md`)
         if operator == "?":
+            if isinstance(value, (list, dict)):
+                raise errors.ParameterError(f"Unexpected value '{value}' in boolean context")
             return bool(value)
         wanted = operands[1]
         if operator == "=[]":

@@ -174,7 +174,7 @@ def cluster() -> Cluster:
     return cluster
 
 
-def role(name: str = "*.test.example.com", tag: str = "", group: str = "", **quota: int) -> Role:
+def role(name: str = "*.test.example.com", tag: str = "", group: str = "", **quota: Any) -> Role:
     name_, tag_, group_ = (Patterns([Pattern(text)]) if text else NO_PATTERNS for text in (name, tag, group))
     selector = Selector(name_, tag_, group_)
     return Role("tenant", frozenset(), scope=Scope((selector,)), quota=Quota(**quota))
@@ -223,7 +223,7 @@ def room(cluster: Cluster, limited: Role, *ops: dict[str, Any]) -> bool:
     ],
     ids=str,
 )
-def test_what_there_is_counts(cluster: Cluster, quota: dict[str, int], op: dict[str, Any], fits: bool) -> None:
+def test_what_there_is_counts(cluster: Cluster, quota: dict[str, Any], op: dict[str, Any], fits: bool) -> None:
     """What is over its limit already may become less of, or more of something else."""
     assert room(cluster, role(**quota), op) is fits
 
@@ -304,7 +304,7 @@ def test_a_job_counts_until_it_ends(cluster: Cluster, status: str, counts: bool)
     ],
     ids=str,
 )
-def test_what_queued_jobs_add_counts(cluster: Cluster, op: dict[str, Any], quota: dict[str, int]) -> None:
+def test_what_queued_jobs_add_counts(cluster: Cluster, op: dict[str, Any], quota: dict[str, Any]) -> None:
     asked = creation(disks=[{"size": 1}])
     assert room(cluster, role(**quota), asked)
     put(cluster, op)
