@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,15 +18,15 @@ from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting
 from ganeti_ext.policy.model import KINDS, Role, Target
 from ganeti_ext.policy.parameters import ANY
 from ganeti_ext.rapi import filters, jobs, opcodes, quota
-from ganeti_ext.rapi.audit import Record, denied
+from ganeti_ext.rapi.audit import Record, denied, masked
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
 from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 
-#: Luxid's silence, of which the handlers know what to say.
-_NO_ANSWER = (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.TimeoutError, rpcerr.ConnectionClosedError)
+#: A parameter's name, where a reason tells it.
+_PARAMETER = re.compile(r"(?<=parameter )[^ ]+")
 
 #: What luxid says of a job queue that takes no jobs, in an error without a class of its own.
 _DRAINED = "Queue drained"
@@ -88,7 +89,7 @@ class AccessClient:
             raise self._refused(str(err)) from err
         except (filters.BadFilter, opcodes.UnusableParameter) as err:
             raise http.HttpBadRequest(message=str(err)) from err
-        except (errors.JobQueueError, *_NO_ANSWER):
+        except errors.JobQueueError:
             raise  # the handler knows what to say
         except errors.OpPrereqError as err:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
@@ -96,7 +97,7 @@ class AccessClient:
             raise self._unusable(err) from err
         except rpcerr.TimeoutError as err:
             raise http.HttpGatewayTimeout(message="luxid did not answer in time") from err
-        except (rpcerr.NoMasterError, rpcerr.ConnectionClosedError) as err:
+        except (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.ConnectionClosedError) as err:
             raise http.HttpBadGateway(message="luxid does not answer") from err
         except errors.GenericError as err:
             if str(err) == _DRAINED:
@@ -443,6 +444,7 @@ class AccessClient:
             return self._client.CancelJob(job_id, *args, **kwargs)
 
     def _warn(self, reason: str) -> None:
+        reason = _without_secrets(reason)
         self._record.decision, self._record.reason = "warn", reason
         logging.warning(
             "%s of user %r would be refused, were its role not in mode warn: %s",
@@ -457,8 +459,9 @@ class AccessClient:
         return self._refused(decision.reason, decision.rule)
 
     def _refused(self, reason: str, rule: str = "") -> http.HttpForbidden:
-        self._log(reason)
-        return denied(http.HttpForbidden(message=f"{self._permission}: {reason}"), reason, rule)
+        logged = _without_secrets(reason)
+        self._log(logged)
+        return denied(http.HttpForbidden(message=f"{self._permission}: {reason}"), logged, rule)
 
     def _not_found(self, reason: str, rule: str = "") -> http.HttpNotFound:
         self._log(reason)
@@ -491,6 +494,11 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
         and not quota.has_limits(role.quota)
         and (role.kind is None or any(role.kind == naming.kind for naming in namings))
     )
+
+
+def _without_secrets(reason: str) -> str:
+    """A reason as it may be logged: a parameter's name is the client's, who may have mixed up name and value."""
+    return _PARAMETER.sub(lambda match: next(iter(masked({match[0]: ""}))), reason)
 
 
 def _check_usable(op: Any) -> None:

@@ -61,10 +61,10 @@ def test_a_change_with_its_job(server: Server) -> None:
     assert list(record) == FIELDS
     assert re.fullmatch("[0-9a-f]{16}", record.pop("id"))
     assert record == {
-        "time": "2026-11-30T00:53:20.500Z", "user": "she", "address": "192.0.2.9", "method": "POST",
+        "time": "2026-11-30T00:53:20.500Z", "user": "she", "address": "192.0.2.99", "method": "POST",
         "path": f"/2/instances/{INSTANCE}/reboot", "permission": "instances.reboot",
         "objects": {"instance": [INSTANCE]}, "parameters": {"type": "soft", "reason": "why"},
-        "decision": "allow", "rule": "web", "reason": "", "status": 200, "jobs": [answer.body],
+        "decision": "allow", "rule": "role web", "reason": "", "status": 200, "jobs": [answer.body],
     }  # fmt: skip
 
 
@@ -150,8 +150,8 @@ def test_an_error_of_ours_is_a_500_with_its_line() -> None:
     assert SECRET not in json.dumps(only(server))
 
 
-def test_allowed_reads_if_asked_for(server: Server) -> None:
-    server.trail.reads = True
+def test_allowed_reads_if_asked_for() -> None:
+    server = Server(USERS, POLICY + "audit: {reads: true}\n")
     assert server.ask("GET", "/2/instances?bulk=1", "root").status == 200
     assert server.ask("GET", "/2/no-such-thing", "root").status == 404
     records = server.trail.records
@@ -159,8 +159,8 @@ def test_allowed_reads_if_asked_for(server: Server) -> None:
     assert (records[0]["permission"], records[0]["parameters"]) == ("instances.list", {"bulk": "1"})
 
 
-def test_a_job_that_a_read_submits_is_noted(server: Server) -> None:
-    server.trail.reads = True
+def test_a_job_that_a_read_submits_is_noted() -> None:
+    server = Server(USERS, POLICY + "audit: {reads: true}\n")
     answer = server.ask("GET", f"/2/instances/{INSTANCE}/info", "root")
     assert only(server)["jobs"] == [answer.body] != [None]
 

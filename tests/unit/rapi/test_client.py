@@ -369,7 +369,6 @@ def test_a_creation_may_say_how_large_it_is(server: Server, parameters: dict[str
         ("POST", "reinstall", {"osparams": {"os-image": "/x"}}),
         ("DELETE", "", {"shutdown_timeout": 5}),
         ("PUT", "rename", {"new_name": "web2.test.example.com", "priority": -10}),
-        ("PUT", "tags?tag=x", {"depends": [[1, ["success"]]]}),
         ("POST", "disk/0/grow", {"amount": 1, "ignore_ipolicy": True}),
     ],
     ids=str,

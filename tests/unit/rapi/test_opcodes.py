@@ -521,7 +521,7 @@ def test_every_size_that_ganeti_reads_is_read_the_same(text: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["\u00e4", "\ud800", {"\u00e4": 1}, {"a": "\u00e4"}, [1, ["\u00e4"]], math.inf, math.nan, [-math.inf]],
+    ["\u00e4", "\ud800", {"\u00e4": 1}, {"a": "\u00e4"}, [1, ["\u00e4"]], 2**63, math.inf, math.nan, [-math.inf]],
     ids=ascii,
 )
 def test_what_luxid_stumbles_over(value: Any) -> None:
@@ -529,7 +529,9 @@ def test_what_luxid_stumbles_over(value: Any) -> None:
         check_values(made("OpInstanceCreate", hvparams={"x": value}))
 
 
-@pytest.mark.parametrize("value", ["a", "\0\n", "", {}, {"a": [1, 2.5, None, True]}, (1, 2), 10**30], ids=ascii)
+@pytest.mark.parametrize(
+    "value", ["a", "\0\n", "", {}, {"a": [1, 2.5, None, True]}, (1, 2), 2**63 - 1, -(2**63)], ids=ascii
+)
 def test_what_luxid_can_read(value: Any) -> None:
     check_values(made("OpInstanceCreate", hvparams={"x": value}))
 

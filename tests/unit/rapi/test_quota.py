@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ganeti_ext.policy.model import Quota, Role, Scope, Selector
-from ganeti_ext.policy.pattern import Pattern
+from ganeti_ext.policy.pattern import NO_PATTERNS, Pattern, Patterns
 from ganeti_ext.rapi.quota import (
     Counter,
     QuotaBusy,
@@ -175,9 +175,8 @@ def cluster() -> Cluster:
 
 
 def role(name: str = "*.test.example.com", tag: str = "", group: str = "", **quota: int) -> Role:
-    selector = Selector(
-        (Pattern(name),) if name else (), (Pattern(tag),) if tag else (), (Pattern(group),) if group else ()
-    )
+    name_, tag_, group_ = (Patterns([Pattern(text)]) if text else NO_PATTERNS for text in (name, tag, group))
+    selector = Selector(name_, tag_, group_)
     return Role("tenant", frozenset(), scope=Scope((selector,)), quota=Quota(**quota))
 
 
