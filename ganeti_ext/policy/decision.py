@@ -140,24 +140,36 @@ def _obstacle(
     places: dict[str, str],
 ) -> _Obstacle | None:
     """What keeps a role from granting a request; notes in `places` where new objects have to go."""
-    scope = role.scope
+    obstacle = None
+    if role.scope is not None:
+        obstacle = _outside(role, role.scope, targets, places)
+    elif role.kind is not None and not any(role.covers(target) for target in targets):
+        # One that is about its kind may name others, too: a network is connected to a group.
+        obstacle = _OUTSIDE
+    if obstacle is not None:
+        return obstacle
+    if (values or implied) and role.parameters is not None:
+        refusal = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
+        if refusal:
+            return _Obstacle(Refusal.PARAMETER, refusal)
+    return None
+
+
+def _outside(role: Role, scope: Scope, targets: Sequence[Target], places: dict[str, str]) -> _Obstacle | None:
+    """What is outside of a scope, or has to be put inside."""
     unplaced = []
     for target in targets:
-        inside = role.covers(target) if scope is None else scope.holds(target, role.stamps)
+        inside = scope.holds(target, role.stamps)
         # Where nobody has chosen its nodes yet, they have to be inside, too, if the scope names any.
-        if target.groups is None and scope is not None and (scope.nodes or target.named or not inside):
+        if target.groups is None and (scope.nodes or target.named or not inside):
             unplaced.append(target)
         elif not inside:
             return _OUTSIDE
     # What is outside comes first: a place that is asked for would tell that the rest is there.
     for target in unplaced:
-        obstacle = _place(role, scope, target, places) if scope is not None else _OUTSIDE
+        obstacle = _place(role, scope, target, places)
         if obstacle is not None:
             return obstacle
-    if (values or implied) and role.parameters is not None:
-        refusal = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
-        if refusal:
-            return _Obstacle(Refusal.PARAMETER, refusal)
     return None
 
 

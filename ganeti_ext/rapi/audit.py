@@ -375,6 +375,8 @@ def _shown_parameters(parameters: Mapping[Any, Any], limit: int, depth: int) -> 
 
 def _shown_name(name: str) -> tuple[str, bool]:
     """As much of a dotted name as may be shown, and whether its value is secret."""
+    if name in _SHOWN_NAMES:
+        return name, False
     parts = name[:_MAX_VALUE].split(".")
     for number, part in enumerate(parts):
         plain = part.replace("-", "_")

@@ -249,7 +249,7 @@ class AccessClient:
                 found.append(Target(naming.kind, naming.name))
                 continue
             place = creation and naming.kind == "group"
-            if not place and not any(role.may_touch(naming.kind, naming.name) for role in roles):
+            if not place and not any(role.scope is None or role.may_touch(naming.kind, naming.name) for role in roles):
                 raise NotThere(f"{naming.kind} {naming.name!r} is outside")
             one = lookup.one(naming.kind, naming.name, INSTANCES_ON.get(naming.kind, ()) if rule.brings else ())
             if place:
@@ -382,7 +382,10 @@ class AccessClient:
     def _classic(self, kind: str, call: str, names: list[str], fields: list[str], use_locking: bool) -> Any:
         with self._silent():
             if self._reader.sees_all(kind, fields):
-                return getattr(self._client, call)(names, fields, use_locking)
+                rows = getattr(self._client, call)(names, fields, use_locking)
+                if names and not rows:
+                    raise Hidden(f"no {kind} is called {names!r}")  # which not all handlers expect
+                return rows
             return self._reader.classic(kind, names, fields)
 
     def QueryTags(self, kind: str, name: str) -> Any:
@@ -486,7 +489,7 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
         and not role.own_jobs
         and not role.tags
         and not quota.has_limits(role.quota)
-        and all(role.kind in (None, naming.kind) for naming in namings)
+        and (role.kind is None or any(role.kind == naming.kind for naming in namings))
     )
 
 

@@ -160,7 +160,9 @@ class RemoteApiHandler(SignIn):
 
 
 def _describe(record: Record, request: Request) -> None:
-    record.parameters = parameters_of(request.query, request.body)
+    # Parsed already, unless it was refused before Ganeti came to it.
+    body = request.req.private.body_data or request.body
+    record.parameters = parameters_of(request.query, body)
     record.objects = list(request.objects)
 
 

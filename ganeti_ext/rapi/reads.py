@@ -146,10 +146,20 @@ class Reader:
         if not all(view.may_see(name) for view in views):
             raise Hidden(f"{kind} {name!r} is outside")
         self._check_fields(kind, fields)
+        wanted = [_COUNTS[kind].get(field, field) for field in fields]
+        if not set(wanted) <= set(FIELDS[kind]):
+            # Live fields make luxid ask the nodes, which takes so long that it would tell whether there
+            # is an object of that name: first what is decided on, from the configuration alone.
+            self._row(kind, name, (), views)
+        cells = self._row(kind, name, wanted, views)
+        row = [self._cut(kind, field, cell) for field, cell in zip(fields, cells)]
+        return [[value if status == constants.RS_NORMAL else None for status, value in row]]
+
+    def _row(self, kind: str, name: str, fields: Sequence[str], views: Sequence[Visibility]) -> list[Any]:
+        """Some fields of the object of that name. Raises Hidden if it is not there for the user."""
         needed = FIELDS[kind]
-        wanted = [*needed, *(_COUNTS[kind].get(field, field) for field in fields)]
         try:
-            data = self._ask(kind, wanted, ["=", "name", name]).data
+            data = self._ask(kind, [*needed, *fields], ["=", "name", name]).data
         except errors.OpPrereqError as err:
             raise Hidden(f"luxid does not know {kind} {name!r}") from err
         if len(data) != 1:
@@ -157,8 +167,7 @@ class Reader:
         key = [value for _, value in data[0][: len(needed)]]
         if key[0] != name or not all(view.sees(target_of(kind, key)) for view in views):
             raise Hidden(f"{kind} {name!r} is outside, or none")
-        row = [self._cut(kind, field, cell) for field, cell in zip(fields, data[0][len(needed) :])]
-        return [[value if status == constants.RS_NORMAL else None for status, value in row]]
+        return list(data[0][len(needed) :])
 
     def info(self) -> dict[str, Any]:
         """What a limited user may know of the cluster."""

@@ -126,11 +126,15 @@ def add_jobs(cluster: Cluster, user: str, count: int) -> list[int]:
 
 
 class Sample(NamedTuple):
-    """One request: its status, the seconds until the last byte was there, and the daemon's CPU seconds."""
+    """One request: its status, the seconds until the last byte was there, and the CPU seconds of the daemon.
+
+    `all_cpu` are those of the daemon and of luxid.
+    """
 
     status: int
     latency: float
     cpu: float
+    all_cpu: float
 
 
 class Server:
@@ -145,6 +149,7 @@ class Server:
         self._ganetis = cluster.node_path("node1", "var/run/ganeti/ganeti-rapi.pid")
         self._pid = 0
         self._counter: CpuCounter | None = None
+        self._luxid = CpuCounter(cluster.daemon_pid("luxid"))
         self._certificate = cluster.node_path("node1", "var/lib/ganeti/rapi.pem")
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
@@ -192,6 +197,7 @@ class Server:
             data, fields["Content-Type"] = json.dumps(body).encode(), "application/json"
         connection = http.client.HTTPConnection("node1", self.port)
         assert self._counter is not None
+        luxid = self._luxid.read()
         before = self._counter.read()
         with self._cluster.connect(self.port) as plain:
             began = time.perf_counter()
@@ -202,7 +208,8 @@ class Server:
                 response.read()
                 latency = time.perf_counter() - began
         self._wait_for_child()
-        return Sample(response.status, latency, self._counter.read() - before)
+        cpu = self._counter.read() - before
+        return Sample(response.status, latency, cpu, cpu + self._luxid.read() - luxid)
 
     def _wait_for_child(self) -> None:
         """Waits until the child that served a request has ended: only then its time is the daemon's."""
@@ -227,7 +234,7 @@ def _runs(pid: str) -> bool:
 class CpuCounter:
     """CPU time of a process and of all children that it makes from now on, to the nanosecond.
 
-    The kernel's own counter (perf_event_open): what /proc tells of ended children is in steps of 10 ms.
+    The kernel's own counters (perf_event_open): what /proc tells of ended children is in steps of 10 ms.
     """
 
     #: The number of the call, which the C library has no name for.
@@ -236,18 +243,21 @@ class CpuCounter:
 
     def __init__(self, pid: int) -> None:
         """Raises OSError."""
+        self._files = [self._open(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
+
+    def _open(self, thread: int) -> int:
         size = 64
         attributes = struct.pack("=IIQQQQQ", self._SOFTWARE, size, self._TASK_CLOCK, 0, 0, 0, self._INHERIT)
         libc = ctypes.CDLL(None, use_errno=True)
         buffer = ctypes.create_string_buffer(attributes, size)
-        self._file: int = libc.syscall(self._CALL[os.uname().machine], buffer, pid, -1, -1, 0)
-        if self._file < 0:
+        file: int = libc.syscall(self._CALL[os.uname().machine], buffer, thread, -1, -1, 0)
+        if file < 0:
             raise OSError(ctypes.get_errno(), "perf_event_open: " + os.strerror(ctypes.get_errno()))
+        return file
 
     def read(self) -> float:
         """Seconds since it was made."""
-        nanoseconds: int = struct.unpack("Q", os.read(self._file, 8))[0]
-        return nanoseconds / 1e9
+        return sum(struct.unpack("Q", os.read(file, 8))[0] for file in self._files) / 1e9
 
 
 def servers(cluster: Cluster) -> dict[str, Server]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import os
 import random
@@ -78,12 +79,10 @@ def ratio(ours: float, other: float) -> float:
 
 def rank_test(ours: Sequence[float], other: Sequence[float]) -> float:
     """How probable a difference of ranks as large as this is if both are the same (Mann and Whitney)."""
-    merged = sorted([(value, True) for value in ours] + [(value, False) for value in other])
-    ranks = sum(rank for rank, (_, mine) in enumerate(merged, 1) if mine)
-    count, others = len(ours), len(other)
-    mean = count * (count + others + 1) / 2
+    ordered, count, others = sorted(other), len(ours), len(other)
+    below = sum(bisect.bisect_left(ordered, value) + bisect.bisect_right(ordered, value) for value in ours) / 2
     deviation = (count * others * (count + others + 1) / 12) ** 0.5
-    distance = abs(ranks - mean) / deviation
+    distance = abs(below - count * others / 2) / deviation
     return 2 * (1 - statistics.NormalDist().cdf(distance))
 
 

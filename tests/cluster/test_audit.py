@@ -240,6 +240,8 @@ def test_a_file_that_cannot_be_written(trail: Trail, spoil: Callable[[str], None
 def test_a_disk_that_is_full(trail: Trail) -> None:
     """Once there is room again the next record starts on a line of its own, by itself."""
     cluster = trail.cluster
+    for (job,) in cluster.luxi("QueryJobs", None, ["id"]):
+        cluster.job(job)  # one that runs has its log open, there where the disk will be
     cluster.restart("rapi")
     owner = os.stat(trail.directory)
     options = f"size=8k,mode=0770,uid={owner.st_uid},gid={owner.st_gid}"
