@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.bench import decision, requests, startup
 from tests.bench.report import MISSED, Noise, Row, as_plain, table
 
-PARTS: dict[str, Callable[[bool], list[Row]]] = {
+PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "decision": decision.measure,
     "startup": startup.measure,
     "requests": requests.measure,
@@ -32,9 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     found = {}
     remarks = []
+    broken = False
     for part in options.parts or PARTS:
         noise = Noise()
-        of_part = PARTS[part](options.tiny)
+        of_part: list[Row] = []
+        try:
+            of_part.extend(PARTS[part](options.tiny))
+        except Exception:
+            traceback.print_exc()  # what was measured before is still worth a look
+            broken = True
+            remarks.append(f"{part}: BROKE OFF")
         rows += of_part
         remarks.append(f"{part}: {noise}")
         found[part] = {"rows": as_plain(of_part), "noise": round(noise.share, 3)}
@@ -42,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(rows))
     print("\n" + "\n".join(remarks))
-    return int(any(one.verdict == MISSED for one in rows) and not options.tiny)
+    missed = any(one.verdict == MISSED for one in rows) and not options.tiny
+    return int(broken or missed)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -279,11 +279,11 @@ def loading(users: int, roles: int, times: int) -> list[Row]:
     ]
 
 
-def measure(tiny: bool = False) -> list[Row]:
+def measure(tiny: bool = False) -> Iterator[Row]:
     """All rows; `tiny` only shows that everything runs."""
-    if tiny:
-        return decisions(0.01, 20) + engines(0.01, (3,)) + loading(20, 2, 1)
-    return decisions(0.5, 10_000) + loading(10_000, 100, 5) + engines(0.3, (10, 1_000, 10_000))
+    yield from decisions(0.01 if tiny else 0.5, 20 if tiny else 10_000)
+    yield from loading(20, 2, 1) if tiny else loading(10_000, 100, 5)
+    yield from engines(0.01, (3,)) if tiny else engines(0.3, (10, 1_000, 10_000))
 
 
 if __name__ == "__main__":

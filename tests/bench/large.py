@@ -16,7 +16,7 @@ import ssl
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tests.cluster.vcluster import DAEMON_UTIL, Cluster, ClusterError
@@ -74,15 +74,20 @@ def add_instances(cluster: Cluster, tenants: int, others: int) -> None:
             shutil.copy2(f"{running}/vm1.{domain}", f"{running}/vm{number}.{domain}")
     for daemon in ("wconfd", "luxid"):
         cluster.run("node1", DAEMON_UTIL, "start", f"ganeti-{daemon}")
+    _wait_for_luxid(cluster)
+    assert len(cluster.luxi("QueryInstances", [], ["name"], False)) == tenants + others
+
+
+def _wait_for_luxid(cluster: Cluster) -> None:
     deadline = time.monotonic() + 60
     while True:
-        with contextlib.suppress(OSError):
-            names = cluster.luxi("QueryInstances", [], ["name"], False)
-            assert len(names) == tenants + others, len(names)
+        try:
+            cluster.luxi("QueryClusterInfo")
             return
-        if time.monotonic() > deadline:
-            raise AssertionError("luxid does not answer with all instances")
-        time.sleep(0.1)
+        except (OSError, ClusterError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -107,22 +112,43 @@ def clear_jobs(cluster: Cluster) -> None:
             cluster.luxi("ArchiveJob", job)
 
 
-def add_jobs(cluster: Cluster, user: str, count: int) -> list[int]:
-    """Ended jobs, as of a user of the RAPI, in the queue."""
-    reason = [["gnt:ext:rapi-user", user, 1], ["gnt:library:rlib2:R_2_instances_name_reboot", "", 2]]
+def add_jobs(cluster: Cluster, users: Mapping[str, int]) -> dict[str, list[int]]:
+    """Ended jobs in the queue, so many of each user of the RAPI; their ids.
+
+    One is made by Ganeti; the rest are copies of its file, made while luxid is stopped.
+    """
     opcode = {
         "OP_ID": "OP_INSTANCE_REBOOT",
         "instance_name": f"vm1.{TENANT}",
         "reboot_type": "hard",
-        "dry_run": True,
-        "reason": reason,
+        "reason": [["gnt:ext:rapi-user", "USER", 1], ["gnt:library:rlib2:R_2_instances_name_reboot", "", 2]],
     }
-    jobs = []
-    for success, job in cluster.luxi("SubmitManyJobs", [[opcode]] * count):
-        assert success, job
-        cluster.luxi("CancelJob", job, False)
-        jobs.append(int(job))
-    return jobs
+    with paused(cluster):
+        model = int(cluster.luxi("SubmitJob", [opcode]))
+        cluster.luxi("CancelJob", model, False)
+        queue = cluster.node_path("node1", "var/lib/ganeti/queue")
+        cluster.job(model)
+        with open(f"{queue}/job-{model}", encoding="utf-8") as stream:
+            text = stream.read()
+    cluster.run("node1", DAEMON_UTIL, "stop", "ganeti-luxid")
+    status = os.stat(f"{queue}/serial")
+    found: dict[str, list[int]] = {user: [] for user in users}
+    number = model
+    for user, count in users.items():
+        for _ in range(count):
+            number += 1
+            job = json.loads(text.replace('"USER"', f'"{user}"'))
+            job["id"] = number
+            found[user].append(number)
+            with open(f"{queue}/job-{number}", "w", encoding="utf-8") as stream:
+                json.dump(job, stream)
+            os.chown(f"{queue}/job-{number}", status.st_uid, status.st_gid)
+            os.chmod(f"{queue}/job-{number}", 0o640)
+    with open(f"{queue}/serial", "w", encoding="ascii") as stream:
+        stream.write(f"{number}\n")
+    cluster.run("node1", DAEMON_UTIL, "start", "ganeti-luxid")
+    _wait_for_luxid(cluster)
+    return found
 
 
 class Sample(NamedTuple):
@@ -149,7 +175,7 @@ class Server:
         self._ganetis = cluster.node_path("node1", "var/run/ganeti/ganeti-rapi.pid")
         self._pid = 0
         self._counter: CpuCounter | None = None
-        self._luxid = CpuCounter(cluster.daemon_pid("luxid"))
+        self.find_luxid()
         self._certificate = cluster.node_path("node1", "var/lib/ganeti/rapi.pem")
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
@@ -157,6 +183,10 @@ class Server:
         # With TLS 1.3 Ganeti's answer waits 40 ms for the client's acknowledgement of the session tickets
         # (`facts.md`), in which all that is measured here would be lost.
         self._context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def find_luxid(self) -> None:
+        """To be called when luxid was started anew."""
+        self._luxid = CpuCounter(self._cluster.daemon_pid("luxid"))
 
     def start(self) -> None:
         """Starts it. Raises ClusterError, or AssertionError if it does not answer."""

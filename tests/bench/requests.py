@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tests.bench.large import (
@@ -197,8 +197,9 @@ class Bench:
     def jobs(self, count: int, rounds: int) -> list[Row]:
         """The list of jobs, of which half are the user's own; another's job beside none."""
         clear_jobs(self._cluster)
-        add_jobs(self._cluster, "named", count // 2)
-        others = add_jobs(self._cluster, "colleague", count // 2)
+        others = add_jobs(self._cluster, {"named": count // 2, "colleague": count // 2})["colleague"]
+        for server in self._running.values():
+            server.find_luxid()
         rows = []
         cases = {
             (user, bulk): Case("ours", user, "GET", f"/2/jobs{bulk}")
@@ -232,7 +233,6 @@ class Bench:
             ),
         ]
         rows += self._same(pairs, rounds * 10)
-        clear_jobs(self._cluster)
         return rows
 
     def same_404(self, rounds: int) -> list[Row]:
@@ -305,9 +305,8 @@ def _cpu_remark(found: Found, ours: Case, other: Case) -> str:
     return f"CPU {_ms(mine)} and {_ms(theirs)}, {len(mine)} times"
 
 
-def measure(tiny: bool = False) -> list[Row]:
+def measure(tiny: bool = False) -> Iterator[Row]:
     """All rows; `tiny` only shows that everything runs."""
-    rows = []
     sizes = ((2, 2),) if tiny else ((2, 2), (50, 950))
     for tenants, others in sizes:
         count = tenants + others
@@ -316,13 +315,12 @@ def measure(tiny: bool = False) -> list[Row]:
             cluster.set_policy(POLICY)
             add_instances(cluster, tenants, others)
             bench = Bench(cluster, servers(cluster), f"{count:,} instances")
-            rows += bench.beside_stock(2 if tiny else 300)
-            rows += bench.limited(2 if tiny else 150)
+            yield from bench.beside_stock(2 if tiny else 300)
+            yield from bench.limited(2 if tiny else 150)
             if large:
-                rows += bench.bulk(2 if tiny else 30)
-                rows += bench.same_404(2 if tiny else 300)
-                rows += bench.jobs(10 if tiny else 1000, 2 if tiny else 30)
-    return rows
+                yield from bench.bulk(2 if tiny else 30)
+                yield from bench.same_404(2 if tiny else 300)
+                yield from bench.jobs(10 if tiny else 1000, 2 if tiny else 30)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ ratio of the medians (bar of the first issue: at most 1.15).
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from tests.bench.report import Row, bootstrap, median, ratio, row
 from tests.cluster.vcluster import Cluster
@@ -50,10 +51,9 @@ def start(cluster: Cluster, daemon: str, program: str) -> tuple[float, float]:
     return float(wall), float(cpu)
 
 
-def measure(tiny: bool = False) -> list[Row]:
+def measure(tiny: bool = False) -> Iterator[Row]:
     """A row for each daemon."""
     runs = 1 if tiny else 15
-    rows = []
     with Cluster(nodes=1, rapi_users="admin secret write\n") as cluster:
         for daemon in DAEMONS:
             cluster.run("node1", "/usr/lib/ganeti/daemon-util", "stop", f"ganeti-{daemon}")
@@ -66,14 +66,11 @@ def measure(tiny: bool = False) -> list[Row]:
                 print(f"\r{daemon}: {number} of {runs}", end="", file=sys.stderr, flush=True)
             print(file=sys.stderr)
             (ours, ours_cpu), (stock, stock_cpu) = (zip(*results[kind]) for kind in ("ours", "stock"))
-            rows.append(
-                row(
-                    f"ganeti-{daemon} until it listens",
-                    f"{median(ours) * 1000:.0f} ms (CPU {median(ours_cpu) * 1000:.0f})",
-                    f"{median(stock) * 1000:.0f} ms (CPU {median(stock_cpu) * 1000:.0f})",
-                    bootstrap(ours, stock, ratio),
-                    BAR,
-                    form=".3f",
-                )
+            yield row(
+                f"ganeti-{daemon} until it listens",
+                f"{median(ours) * 1000:.0f} ms (CPU {median(ours_cpu) * 1000:.0f})",
+                f"{median(stock) * 1000:.0f} ms (CPU {median(stock_cpu) * 1000:.0f})",
+                bootstrap(ours, stock, ratio),
+                BAR,
+                form=".3f",
             )
-    return rows
