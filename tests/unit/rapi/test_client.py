@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from ganeti import errors, http, opcodes
+from ganeti.rpc import errors as rpcerr
 
-from ganeti_ext.policy.accounts import Account, resolve
+from ganeti_ext.policy.accounts import EVERYTHING, Account, resolve
 from ganeti_ext.policy.loader import load_policy
+from ganeti_ext.rapi import quota
 from ganeti_ext.rapi.audit import Record
 from ganeti_ext.rapi.client import AccessClient
 from ganeti_ext.rapi.jobs import REASON_SOURCE
@@ -557,3 +560,473 @@ def test_what_luxid_stumbles_over_does_not_reach_it(cluster: Cluster, value: Any
         client("instance_write", "instances.modify", cluster).SubmitJob([op])
     assert "'beparams'" in caught.value.message
     assert cluster.submitted == []
+
+
+# Places, and what is brought along.
+
+PLACES = """\
+version: 1
+roles:
+  in-group:
+    permissions: [instances.create, instances.multi_alloc, instances.migrate, instances.modify]
+    scope: {instances: {name: "*.test.example.com", group: group2}}
+    parameters: {os_type: noop}
+  in-groups:
+    permissions: [instances.create]
+    scope: {instances: {name: "*.test.example.com", group: [group1, group2]}}
+    parameters: {os_type: noop}
+  on-nodes:
+    permissions: [instances.create, instances.migrate, instances.recreate_disks, instances.replace_disks]
+    scope: {instances: {name: "*.test.example.com"}, nodes: {name: node1.example.com}, networks: {name: network1}}
+    parameters: {os_type: noop}
+  whole-node:
+    permissions: [nodes.evacuate, nodes.powercycle, groups.modify, networks.modify, nodes.modify]
+    scope:
+      instances: {name: "*.test.example.com"}
+      nodes: {name: "*"}
+      groups: {name: "*"}
+      networks: {name: "*"}
+    parameters: {mode: "*", gateway: "*"}
+  tagging:
+    permissions: [instances.create, instances.rename]
+    scope: {instances: {tag: "tenant:{user}"}}
+    parameters: {os_type: noop, tags: "*"}
+    tags: ["tenant:{user}", managed]
+  warned:
+    permissions: [instances.create, instances.reboot, instances.list]
+    scope: {instances: {name: "*.test.example.com"}}
+    parameters: {os_type: noop}
+    mode: warn
+  small:
+    permissions: [instances.create, instances.grow_disk, instances.modify, instances.recreate_disks, instances.reboot]
+    scope: {instances: {name: "*.test.example.com"}}
+    parameters:
+      os_type: noop
+      beparams.maxmem: {max: 128}
+      beparams.vcpus: {max: 2}
+      disks.size: {max: 100}
+      disk_template: diskless
+      hypervisor: fake
+  counted:
+    permissions: [instances.create, instances.reboot, instances.modify]
+    scope: {instances: {name: "*.test.example.com"}}
+    parameters: {os_type: noop}
+    quota: {instances: 2, vcpus: 4}
+  limited-parameters:
+    permissions: [instances.modify, instances.reboot, instances.create]
+    parameters: {preset: none, beparams.vcpus: {max: 2}, reboot_type: "*"}
+  own-jobs:
+    permissions: [instances.reboot]
+    jobs: own
+deny:
+  - {users: [keeper, half], permissions: "*", instances: {tag: keep}}
+"""
+PLACES_USERS = """\
+she @tagging
+group @in-group
+groups @in-groups
+node @on-nodes
+whole @whole-node
+warn @warned
+small @small
+count @counted
+limits @limited-parameters
+own @own-jobs
+keeper write
+half @in-groups
+"""
+
+
+@pytest.fixture
+def wide() -> Cluster:
+    cluster = Cluster({INSTANCE: "uuid-of-web1"})
+    cluster.add("group", "group2")
+    cluster.add("node", "node2.example.com", group="group2")
+    cluster.add("node", "node3.example.com", group="group2")
+    cluster.add("instance", "kept.example.com", tags=("keep",), nodes=("node2.example.com",))
+    cluster.add("instance", "web2.test.example.com", nodes=("node2.example.com",), disks=(50,), vcpus=2)
+    return cluster
+
+
+@pytest.fixture
+def places(wide: Cluster, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Server:
+    lock = functools.partial(quota.locked, str(tmp_path / "lock"))
+    monkeypatch.setattr("ganeti_ext.rapi.client.quota.locked", lock)
+    return Server(PLACES_USERS, PLACES, wide)
+
+
+NEW = {**fake.CREATION, "name": "new.test.example.com"}
+
+
+def create(server: Server, user: str, **settings: Any) -> Any:
+    return server.ask("POST", "/2/instances", user, {**NEW, **settings})
+
+
+def test_a_creation_is_put_into_the_one_group_of_the_scope(places: Server) -> None:
+    assert create(places, "group").status == 200
+    assert create(places, "group", group_name="group2").status == 200
+    nested = {key: value for key, value in NEW.items() if key != "__version__"}
+    assert places.ask("POST", "/2/instances-multi-alloc", "group", {"instances": [nested]}).status == 200
+    first, second, third = (ops[0] for ops in places.cluster.submitted)
+    assert first["group_name"] == second["group_name"] == third["instances"][0]["group_name"] == "group2"
+
+
+@pytest.mark.parametrize(
+    ("user", "settings", "status"),
+    [
+        ("group", {"group_name": "group1"}, 404),
+        ("group", {"group_name": "gone"}, 404),
+        ("group", {"group_name": ""}, 400),
+        ("group", {"pnode": "node2.example.com"}, 403),
+        ("group", {"pnode": "gone.example.com"}, 403),
+        ("groups", {}, 403),
+        ("groups", {"group_name": "group1"}, 200),
+        ("groups", {"group_name": "group2"}, 200),
+        ("groups", {"group_name": "gone"}, 404),
+        ("node", {}, 403),
+        ("node", {"pnode": NODE}, 200),
+        ("node", {"pnode": "node1"}, 404),
+        ("node", {"pnode": "node2.example.com"}, 404),
+        ("node", {"pnode": "gone.example.com"}, 404),
+        ("node", {"pnode": NODE, "snode": "node2.example.com"}, 404),
+        ("node", {"pnode": NODE, "pnode_uuid": "uuid-of-node2.example.com"}, 403),
+        ("node", {"pnode": NODE, "nics": [{"network": "network1"}]}, 200),
+        ("node", {"pnode": NODE, "nics": [{"network": "uuid-of-network1"}]}, 404),
+        ("node", {"pnode": NODE, "nics": [{"network": "gone"}]}, 404),
+        ("groups", {"group_name": "group1", "nics": [{"network": "network1"}]}, 403),
+        ("groups", {"group_name": "group1", "nics": [{"network": "gone"}]}, 403),
+    ],
+)
+def test_a_place_is_inside(places: Server, user: str, settings: dict[str, Any], status: int) -> None:
+    answer = create(places, user, **settings)
+    assert answer.status == status, answer
+    assert len(places.cluster.submitted) == (status == 200)
+
+
+def test_a_place_that_must_be_named_is_told(places: Server) -> None:
+    assert "group_name must name one of group1, group2" in create(places, "groups").message
+    assert "pnode must name a node" in create(places, "node").message
+
+
+def test_what_was_decided_on_is_pinned(places: Server) -> None:
+    assert create(places, "node", pnode=NODE, nics=[{"network": "network1"}, {}]).status == 200
+    (op,) = places.cluster.submitted[0]
+    assert (op["pnode"], op["pnode_uuid"]) == (NODE, f"uuid-of-{NODE}")
+    assert op["nics"] == [{"network": "uuid-of-network1"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("migrate", {"target_node": "node2.example.com"}),
+        ("recreate-disks", {"nodes": ["node2.example.com"]}),
+        ("recreate-disks", {"nodes": [NODE, "gone.example.com"]}),
+        ("replace-disks", {"mode": "replace_new_secondary", "remote_node": "node2.example.com"}),
+    ],
+)
+def test_an_instance_is_moved_inside_alone(places: Server, action: str, body: dict[str, Any]) -> None:
+    method = "PUT" if action == "migrate" else "POST"
+    answer = places.ask(method, path(action), "node", body)
+    assert (answer.status, places.cluster.submitted) == (404, [])
+    inside = {key: [NODE] if key == "nodes" else NODE if "node" in key else value for key, value in body.items()}
+    assert places.ask(method, path(action), "node", inside).status == 200
+
+
+def test_an_instance_is_in_a_group_with_all_its_nodes(places: Server) -> None:
+    assert places.ask("PUT", path("migrate", "web2.test.example.com"), "group").status == 200
+    places.cluster.things["instance"]["web2.test.example.com"].nodes = ("node2.example.com", NODE)
+    assert places.ask("PUT", path("migrate", "web2.test.example.com"), "group").status == 404
+    assert places.ask("PUT", path("migrate"), "group").status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("POST", "/2/nodes/{}/evacuate", {"mode": "all"}),
+        ("POST", "/2/nodes/{}/powercycle", None),
+        ("POST", "/2/nodes/{}/modify", {"drained": True}),
+    ],
+)
+def test_what_is_done_to_a_node_is_done_to_its_instances(places: Server, method: str, target: str, body: Any) -> None:
+    assert places.ask(method, target.format(NODE), "whole", body).status == 200
+    assert places.ask(method, target.format("node2.example.com"), "whole", body).status == 404  # kept.example.com
+    places.cluster.things["instance"]["kept.example.com"].nodes = (NODE, "node3.example.com")
+    assert places.ask(method, target.format("node2.example.com"), "whole", body).status == 200
+    assert places.ask(method, target.format("node3.example.com"), "whole", body).status == 404
+    places.cluster.things["instance"]["Odd"] = fake.Thing("Odd", "u", nodes=("node2.example.com",))
+    assert places.ask(method, target.format("node2.example.com"), "whole", body).status == 404
+
+
+@pytest.mark.parametrize("body", [{"depends": [[7, ["success"]]]}, {"priority": -10}])
+def test_what_brings_instances_along_is_not_put_off(places: Server, body: dict[str, Any]) -> None:
+    places.cluster.jobs[7] = own_job(reason=[[REASON_SOURCE, "whole", 1]])
+    answer = places.ask("POST", f"/2/nodes/{NODE}/evacuate", "whole", {"mode": "all", **body})
+    assert (answer.status, places.cluster.submitted) == (403, [])
+
+
+def test_networks_and_groups_bring_their_instances(places: Server) -> None:
+    kept = places.cluster.things["instance"]["kept.example.com"]
+    assert places.ask("PUT", "/2/networks/network1/modify", "whole", {"gateway": "192.0.2.1"}).status == 200
+    kept.networks = ("network1",)
+    assert places.ask("PUT", "/2/networks/network1/modify", "whole", {"gateway": "192.0.2.1"}).status == 404
+    assert places.ask("PUT", "/2/groups/group1/modify", "whole", {"alloc_policy": "preferred"}).status == 200
+    assert places.ask("PUT", "/2/groups/group2/modify", "whole", {"alloc_policy": "preferred"}).status == 404
+
+
+# Tags that a role stamps.
+
+
+def test_what_a_role_creates_has_its_tags(places: Server) -> None:
+    assert create(places, "she", name="any.example.com", tags=["blue"]).status == 403  # it may not set tags
+    assert create(places, "she", name="any.example.com").status == 200
+    assert places.cluster.submitted[0][0]["tags"] == ["managed", "tenant:she"]
+
+
+@pytest.mark.parametrize("tag", ["tenant:he", "tenant:she", "managed", "tenant:"])
+def test_a_tag_of_the_policy_is_nobodys_to_set(places: Server, tag: str) -> None:
+    assert create(places, "she", name="any.example.com", tags=[tag]).status == 403
+    assert places.cluster.submitted == []
+
+
+def test_a_scope_of_tags_holds_what_has_them(places: Server) -> None:
+    rename = {"new_name": "other.example.com"}
+    assert places.ask("PUT", path("rename", "kept.example.com"), "she", rename).status == 404
+    places.cluster.things["instance"]["kept.example.com"].tags = ("tenant:she",)
+    assert places.ask("PUT", path("rename", "kept.example.com"), "she", rename).status == 200
+    places.cluster.things["instance"]["kept.example.com"].tags = ("tenant:she2",)
+    assert places.ask("PUT", path("rename", "kept.example.com"), "she", rename).status == 404
+
+
+# Mode warn.
+
+
+def test_a_role_in_mode_warn_is_logged_and_let_through(places: Server) -> None:
+    for asked in (
+        ("POST", path("reboot", "kept.example.com"), "warn"),
+        ("POST", path("reboot", "kept"), "warn"),
+        ("POST", "/2/instances", "warn", {**NEW, "name": "x.example.com"}),
+        ("POST", "/2/instances", "warn", {**NEW, "hvparams": {"kvm_path": "/x"}}),
+    ):
+        assert places.ask(*asked).status == 200, asked
+        assert places.trail.records[-1]["decision"] == "warn"
+    assert places.ask("POST", path("reboot"), "warn").status == 200
+    assert places.trail.records[-1]["decision"] == "allow"
+    assert len(places.ask("GET", "/2/instances", "warn").body) == 3
+    assert places.ask("DELETE", path(), "warn").status == 403
+
+
+# Values that result without being set.
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({}, 200),
+        ({"beparams": {"maxmem": 128, "minmem": 64}}, 200),
+        ({"beparams": {"maxmem": 129}}, 403),
+        ({"beparams": {"maxmem": "1G"}}, 403),
+        ({"beparams": {"memory": 200}}, 403),
+        ({"beparams": {"maxmem": 1, "memory": 200}}, 403),
+        ({"beparams": {"maxmem": "default"}}, 403),
+        ({"beparams": {"vcpus": "3"}}, 403),
+        ({"beparams": {"vcpus": "2"}}, 200),
+        ({"disk_template": "file"}, 403),
+        ({"disks": [{"size": 100}, {"size": "100"}]}, 200),
+        ({"disks": [{"size": 100}, {"size": 101}]}, 403),
+        ({"disks": [{"size": "1G"}]}, 403),
+    ],
+    ids=str,
+)
+def test_a_limit_is_about_what_results(places: Server, settings: dict[str, Any], status: int) -> None:
+    assert create(places, "small", **settings).status == status
+
+
+@pytest.mark.parametrize(
+    ("default", "value", "refused"),
+    [("maxmem", 129, True), ("maxmem", 128, False), ("vcpus", 3, True), ("spindle_use", 9, False)],
+)
+def test_the_clusters_defaults_are_values_too(places: Server, default: str, value: int, refused: bool) -> None:
+    places.cluster.info["beparams"]["default"][default] = value
+    assert create(places, "small").status == (403 if refused else 200)
+
+
+def test_the_clusters_default_template_and_hypervisor_are_values_too(places: Server) -> None:
+    bare = {key: value for key, value in NEW.items() if key != "disk_template"}
+    assert places.ask("POST", "/2/instances", "small", bare).status == 200
+    places.cluster.info["enabled_disk_templates"] = ["file", "diskless"]
+    assert places.ask("POST", "/2/instances", "small", bare).status == 403
+    assert create(places, "small").status == 200
+    places.cluster.info["default_hypervisor"] = "kvm"
+    assert create(places, "small").status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"amount": 50}, 200),
+        ({"amount": 51}, 403),
+        ({"amount": 100, "absolute": True}, 200),
+        ({"amount": 101, "absolute": True}, 403),
+    ],
+)
+def test_a_disk_grows_to_its_limit(places: Server, body: dict[str, Any], status: int) -> None:
+    target = path("disk/0/grow", "web2.test.example.com")
+    assert places.ask("POST", target, "small", body).status == status
+    for (op,) in places.cluster.submitted:
+        # To what was decided on: two that grow it by something would be more than either.
+        assert (op["amount"], op["absolute"]) == (100, True)
+
+
+def test_a_disk_that_is_made_anew_is_as_large_as_it_may_be(places: Server) -> None:
+    target = path("recreate-disks", "web2.test.example.com")
+    assert places.ask("POST", target, "small", {"disks": [[0, {"size": 100}]]}).status == 200
+    assert places.ask("POST", target, "small", {"disks": [[0, {"size": 101}]]}).status == 403
+
+
+def test_an_unlimited_role_may_have_limits_of_parameters(places: Server) -> None:
+    target = path("modify", "kept.example.com")
+    assert places.ask("PUT", target, "limits", {"beparams": {"vcpus": 2}}).status == 200
+    assert places.ask("PUT", target, "limits", {"beparams": {"vcpus": 3}}).status == 403
+    assert places.ask("PUT", target, "limits", {"hvparams": {"acpi": True}}).status == 403
+    assert places.ask("POST", path("reboot", "kept"), "limits").status == 200  # short names, as ever
+    assert create(places, "limits").status == 403
+
+
+# Quotas.
+
+
+def test_a_quota_is_counted_at_the_choke_point(places: Server) -> None:
+    answer = create(places, "count")
+    assert answer.status == 403
+    assert "quota: 2 of 2 instances are taken, and this needs 1, by role counted" in answer.message
+    assert places.ask("POST", path("reboot"), "count").status == 200
+    assert places.ask("PUT", path("modify"), "count", {"beparams": {"vcpus": 2}}).status == 200
+    answer = places.ask("PUT", path("modify"), "count", {"beparams": {"vcpus": 3}})
+    assert (answer.status, len(places.cluster.submitted)) == (403, 2)
+    del places.cluster.things["instance"]["web2.test.example.com"]
+    places.cluster.status[max(places.cluster.jobs)] = "success"
+    assert create(places, "count").status == 200
+
+
+def test_the_instances_of_jobs_on_their_way_count(places: Server) -> None:
+    del places.cluster.things["instance"]["web2.test.example.com"]
+    assert create(places, "count").status == 200
+    assert create(places, "count", name="second.test.example.com").status == 200  # the first was done at once
+    places.cluster.status.update(dict.fromkeys(places.cluster.jobs, "queued"))
+    assert create(places, "count", name="third.test.example.com").status == 403
+
+
+def test_a_queue_that_is_being_counted_is_503(places: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def busy() -> Iterator[None]:
+        raise quota.QuotaBusy("busy")
+        yield
+
+    monkeypatch.setattr("ganeti_ext.rapi.client.quota.locked", busy)
+    answer = places.ask("PUT", path("modify"), "count", {"beparams": {"vcpus": 1}})
+    assert (answer.status, answer.message, places.cluster.submitted) == (503, "busy", [])
+    assert places.ask("POST", path("reboot"), "count").status == 200  # which adds nothing
+
+
+# Whose jobs one's own wait for.
+
+
+@pytest.mark.parametrize("user", ["small", "own", "whole"])
+def test_a_job_waits_for_own_jobs_alone(places: Server, user: str) -> None:
+    server = places
+    server.cluster.jobs.update({41: own_job(), 42: own_job(reason=[[REASON_SOURCE, user, 1]])})
+    target = path("reboot") if user != "whole" else f"/2/nodes/{NODE}/modify"
+    body: dict[str, Any] = {} if user != "whole" else {"drained": False}
+
+    def after(job: Any) -> int:
+        return server.ask("POST", target, user, {**body, "depends": [[job, ["success"]]]}).status
+
+    assert after(41) == after(999) == after(-1) == 404
+    assert after(42) == (403 if user == "whole" else 200)  # which may not be put off
+    assert server.ask("POST", target, user, {**body, "depends": [[42, ["success"]], [41, ["error"]]]}).status == 404
+
+
+def test_a_job_of_an_account_without_limits_waits_for_any(places: Server) -> None:
+    places.cluster.jobs[41] = own_job()
+    body = {"depends": [[41, ["success"]]]}
+    assert places.ask("POST", path("reboot"), "limits", body).status == 200
+
+
+# Denies.
+
+
+def test_a_deny_about_objects(places: Server) -> None:
+    assert places.ask("POST", path("reboot"), "keeper").status == 200
+    assert places.ask("POST", path("reboot", "kept.example.com"), "keeper").status == 403
+    for name in ("kept", "uuid-of-kept.example.com", "KEPT.example.com", "gone.example.com"):
+        answer = places.ask("POST", path("reboot", name), "keeper")
+        assert answer.status == 403
+        assert "must be named in full" in answer.message
+    # Tags have no UUID: such a job may not wait until the name is another's.
+    places.cluster.jobs[41] = own_job()
+    body = {"depends": [[41, ["success"]]]}
+    assert places.ask("PUT", path("tags") + "?tag=x", "keeper", body).status == 403
+    assert places.ask("PUT", path("tags") + "?tag=x", "keeper").status == 200
+    pinned = [ops[0].get("instance_uuid") for ops in places.cluster.submitted]
+    assert pinned == ["uuid-of-web1", None]
+
+
+def test_an_opcode_that_nobody_knows_is_refused_to_who_is_denied_something(places: Server) -> None:
+    policy = load_policy(PLACES.encode(), "policy")
+    account = Account("keeper", EVERYTHING, policy)
+    for op in (opcodes.OpTestDelay(duration=1.0), opcodes.OpInstanceMove(instance_name=INSTANCE, target_node=NODE)):
+        with refused("may not submit"):
+            AccessClient(places.cluster.client, account, "instances.reboot", Record("PUT", "/")).SubmitJob([op])
+    assert places.cluster.submitted == []
+
+
+# Luxid's errors.
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (errors.JobQueueFull(), 503, "full"),
+        (errors.JobQueueDrainError(), 503, "drained"),
+        (errors.GenericError("Queue drained"), 503, "drained"),
+        (errors.GenericError("secret"), 400, "luxid refused the request"),
+        (errors.OpPrereqError("secret", errors.ECODE_INVAL), 400, "luxid refused the request"),
+        (errors.OpPrereqError("secret", errors.ECODE_NOENT), 404, ""),
+        (rpcerr.TimeoutError("secret"), 504, "luxid did not answer"),
+        (rpcerr.NoMasterError("secret"), 502, "luxid does not answer"),
+        (rpcerr.PermissionError("secret"), 502, "luxid does not answer"),
+        (rpcerr.ConnectionClosedError("secret"), 502, "luxid does not answer"),
+        (rpcerr.RequestError("secret"), 400, "luxid refused the request"),
+        (errors.ParameterError("secret"), 400, "luxid refused the request"),
+    ],
+    ids=repr,
+)
+def test_what_luxid_says_is_not_passed_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, text: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(fake.Client, "SubmitJob", fail)
+    for user in ("she", "noc", "boss"):
+        answer = server.ask("POST", path("reboot"), user)
+        assert answer.status == status
+        assert text in answer.message
+        assert "secret" not in str(answer.body)
+
+
+@pytest.mark.parametrize("call", ["QueryInstances", "QueryNodes", "QueryTags", "QueryClusterInfo", "QueryFilters"])
+def test_nor_what_it_says_of_reads(server: Server, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise errors.GenericError("secret")
+
+    monkeypatch.setattr(fake.Client, call, fail)
+    target = {
+        "QueryInstances": "/2/instances",
+        "QueryNodes": "/2/nodes",
+        "QueryTags": "/2/tags",
+        "QueryClusterInfo": "/2/info",
+        "QueryFilters": "/2/filters",
+    }[call]
+    answer = server.ask("GET", target, "boss")
+    assert (answer.status, answer.message) == (400, "luxid refused the request")

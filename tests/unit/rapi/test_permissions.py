@@ -7,7 +7,8 @@ import pytest
 from ganeti import rapi
 from ganeti.rapi import baserlib, connector, rlib2
 
-from ganeti_ext.policy.vocabulary import PERMISSIONS, SCOPED_SO_FAR
+from ganeti_ext.policy.parameters import PARAMETERS
+from ganeti_ext.policy.vocabulary import NEVER_SCOPED, PERMISSIONS
 from ganeti_ext.rapi import permissions
 from ganeti_ext.rapi.permissions import (
     METHODS,
@@ -28,8 +29,13 @@ LATER = {("R_2_networks_name_rename", "PUT"), ("R_2_instances_name_export", "DEL
 
 PAIR_IDS = [f"{resource.__name__}-{method}" for resource, method in PAIRS]
 
-#: An instance that every scope of the tests holds.
-SCOPE = "scope: {instances: {name: '*.test.example.com'}}"
+#: Scopes: one that holds all objects of the tests, and one that holds none of them.
+INSIDE = (
+    "scope: {instances: {name: '*'}, nodes: [{name: '*'}, {group: '*'}], groups: {name: '*'}, networks: {name: '*'}},"
+    " parameters: {%s}"
+)
+OUTSIDE = "scope: {instances: {name: elsewhere}, nodes: {name: elsewhere}}"
+EVERYTHING = ", ".join(f"{name}: '*'" for name in PARAMETERS if name != "command")
 
 
 def access_lists() -> dict[Pair, list[str]]:
@@ -41,13 +47,8 @@ def access_lists() -> dict[Pair, list[str]]:
     }
 
 
-def scoped(permission: str) -> str:
-    return f"version: 1\nroles: {{r: {{permissions: [{permission}], {SCOPE}}}}}\n"
-
-
-def may_be_scoped(permission: str) -> bool:
-    """Whether a role of the policy may name it beside a scope."""
-    return permission in SCOPED_SO_FAR or not permission.startswith(("filter.", "cluster."))
+def scoped(permission: str, scope: str = OUTSIDE) -> str:
+    return f"version: 1\nroles: {{r: {{permissions: [{permission}], {scope}}}}}\n"
 
 
 # The table.
@@ -194,29 +195,67 @@ def test_a_permission_opens_its_own_endpoints_alone(permission: str) -> None:
     assert opened or permission == "instances.multi_alloc" or permission not in served
 
 
+SCOPED = [name for name in PERMISSIONS if name not in NEVER_SCOPED]
+WHOLE = INSIDE % EVERYTHING
+
+#: What a limited role reads without asking for an object of its own: a list, or of the cluster as a whole.
+LISTS = {"R_2_instances", "R_2_nodes", "R_2_groups", "R_2_networks", "R_2_jobs", "R_2_info", "R_2_os"}
+QUERIES = {"R_2_query", "R_2_query_fields"}
+
+
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("permission", [name for name in PERMISSIONS if may_be_scoped(name)])
-def test_a_permission_within_a_scope_opens_no_other_endpoint(permission: str) -> None:
-    server = Server("user @r", scoped(permission))
+@pytest.mark.parametrize("permission", SCOPED)
+@pytest.mark.parametrize("scope", [OUTSIDE, WHOLE], ids=["outside", "inside"])
+def test_a_permission_within_a_scope_opens_no_other_endpoint(permission: str, scope: str) -> None:
+    server = Server("user @r", scoped(permission, scope))
     for pair in PAIRS:
+        if permission_of(*pair) == permission:
+            continue
         answer = server.ask_pair(pair, "user")
-        if pair[0].__name__ in OPEN_RESOURCES:
-            assert (answer.status, answer.calls) == (200, []), pair
-        elif permission_of(*pair) != permission or permission not in SCOPED_SO_FAR:
-            assert answer.status == 403, (pair, answer)
-            assert answer.calls == [], pair
-        elif pair[0].__name__.endswith("_tags") and "instances" not in pair[0].__name__:
-            assert (answer.status, answer.calls) == (404, []), pair
-        elif pair[0].__name__.startswith("R_2_jobs"):
-            assert answer.status == 404, (pair, answer)  # it is nobody's own
-        elif permission == "instances.multi_alloc":
-            assert answer.status == 403
-        else:
-            assert answer.status == 200, (pair, answer)
-            (ops,) = [call.arguments[0] for call in answer.calls if call.name == "SubmitJob"]
+        open_to_all = pair[0].__name__ in OPEN_RESOURCES
+        assert answer.status == (200 if open_to_all else 403), (pair, answer)
+        assert answer.calls == [], pair
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("permission", SCOPED)
+def test_a_permission_opens_what_is_inside_of_the_scope(permission: str) -> None:
+    server = Server("user @r", scoped(permission, WHOLE))
+    for pair in PAIRS:
+        name = pair[0].__name__
+        if permission_of(*pair) != permission or name == "R_2_instances_multi_alloc":
+            continue
+        answer = server.ask_pair(pair, "user")
+        if name == "R_2_tags" or name.startswith("R_2_jobs_id"):
+            assert answer.status == 404, (pair, answer)  # the cluster's tags; a job that is nobody's own
+            continue
+        assert answer.status == 200, (pair, answer)
+        for ops in [call.arguments[0] for call in answer.calls if call.name == "SubmitJob"]:
             for op in ops:
                 assert op["reason"][0][:2] == ("gnt:ext:rapi-user", "user")
                 assert op.get("instance_uuid", "uuid-of-web1") == "uuid-of-web1"
+                assert op.get("node_uuid", f"uuid-of-{fake.NODE}") == f"uuid-of-{fake.NODE}"
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("permission", SCOPED)
+def test_a_permission_opens_nothing_outside_of_the_scope(permission: str) -> None:
+    server = Server("user @r", scoped(permission))
+    for pair in PAIRS:
+        name = pair[0].__name__
+        if permission_of(*pair) != permission:
+            continue
+        answer = server.ask_pair(pair, "user")
+        assert "SubmitJob" not in [call.name for call in answer.calls] or name == "R_2_os", pair
+        if name in LISTS and pair[1] == "GET":
+            assert answer.status == 200, (pair, answer)
+            rows = [row for row in answer.body if isinstance(row, dict)] if isinstance(answer.body, list) else []
+            assert rows == [], (pair, answer)
+        elif name in QUERIES:
+            assert answer.status == 200, (pair, answer)
+            assert not answer.body.get("data"), (pair, answer)
+        else:
+            assert answer.status == 404, (pair, answer)
 
 
 @pytest.mark.usefixtures("registered")
@@ -236,10 +275,10 @@ def test_an_account_that_is_granted_nothing_reaches_nothing(options: str) -> Non
 def test_a_builtin_role_opens_what_it_lists(role: str) -> None:
     token = f"@{role}" if role in ("admin", "readonly", "operator") else f"{role}_write"
     server = Server(f"user {token}")
-    account = server.users["user"].account
+    granted_to = server.users["user"].grants.roles
     for pair in PAIRS:
         answer = server.ask_pair(pair, "user")
-        granted = permission_of(*pair) in account.grants
+        granted = permission_of(*pair) in granted_to
         if pair[0].__name__.endswith("tags") and granted and token.endswith("_write"):
             granted = f"R_2_{role}s_name_tags" == pair[0].__name__
         expected = 200 if granted or pair[0].__name__ in OPEN_RESOURCES else 403
