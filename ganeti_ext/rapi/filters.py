@@ -148,7 +148,7 @@ def _is_costly(expression: str) -> bool:
     """Whether a regular expression could take long on some text."""
     return (
         len(expression) > _MAX_EXPRESSION
-        or _COSTLY.search(expression) is not None
+        or bool(_COSTLY.findall(expression))
         or len(_REPETITION.findall(expression)) > _MAX_REPETITIONS
         or expression.count("(") > _MAX_GROUPS
     )

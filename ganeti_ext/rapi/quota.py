@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -253,9 +254,13 @@ def locked(
 ) -> Iterator[None]:
     """Keeps all other requests with a quota out, between the count and the submission.
 
-    Raises QuotaBusy after `timeout` seconds, OSError if the lock cannot be had at all.
+    Raises QuotaBusy after `timeout` seconds, or if the lock cannot be had at all.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        logging.error("Quotas cannot be counted: %s", err)
+        raise QuotaBusy("quotas cannot be counted: the log of the daemon says why") from err
     try:
         deadline = _clock_fn() + timeout
         while True:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 from ganeti_ext.policy.accounts import resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
+from ganeti_ext.rapi import quota
 from ganeti_ext.rapi.audit import Record
 from ganeti_ext.rapi.handler import RemoteApiHandler
 from ganeti_ext.rapi.passwords import verify_password
@@ -46,6 +48,33 @@ def test_a_policy_that_is_shown_is_taken(page: str) -> None:
     assert shown
     for policy in shown:
         assert load_policy(policy.encode(), page).roles["test-operator"].permissions
+
+
+@pytest.mark.parametrize("page", [*PAGES, "examples/test-domain/rapi-access.yaml"])
+def test_whoever_has_the_role_that_is_shown_can_do_what_it_is_for(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role that may create has to name an OS, or it may not."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lock = functools.partial(quota.locked, str(tmp_path / "lock"))
+    monkeypatch.setattr("ganeti_ext.rapi.client.quota.locked", lock)
+    for policy in policies(page) if page in PAGES else [text]:
+        cluster = Cluster({fake.INSTANCE: "u1", "db1.prod.example.com": "u2"})
+        cluster.add("group", "default")
+        for node in cluster.things["node"].values():
+            node.group = "default"
+        server = Server("test1 @test-operator", policy, cluster)
+        new = {**fake.CREATION, "name": "new.test.example.com"}
+        assert server.ask("POST", "/2/instances", "test1", new).status == 200
+        assert server.ask("POST", f"/2/instances/{fake.INSTANCE}/reboot", "test1").status == 200
+        answer = server.ask("GET", "/2/instances", "test1")
+        if "@" in policy.partition("permissions:")[2].partition("scope:")[0]:
+            assert [row["id"] for row in answer.body] == [fake.INSTANCE]
+        assert server.ask("DELETE", "/2/instances/db1.prod.example.com", "test1").status == 404
+        assert (
+            "nodes.evacuate is not granted"
+            in server.ask("POST", f"/2/nodes/{fake.NODE}/evacuate", "test1", {"mode": "all"}).message
+        )
 
 
 def test_the_policy_of_the_example_is_taken() -> None:

@@ -396,6 +396,8 @@ def test_a_users_file_that_cannot_be_read_leaves_nobody() -> None:
 def test_problems_of_a_user_are_logged_once_a_load(caplog: pytest.LogCaptureFixture) -> None:
     control = AccessControl("/nonexistent/a", "/nonexistent/b")
     control.resolve_users(fake.parse_users("she @oparator,@oparator2\nboss @admin"))
+    assert errors_in(caplog) == []  # the policy is yet to come, and with it its roles
+    control.start()
     lines = errors_in(caplog)
     assert len(lines) == 2
     assert all("'she'" in line for line in lines)

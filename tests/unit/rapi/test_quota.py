@@ -326,8 +326,8 @@ def test_what_queued_jobs_add_counts(cluster: Cluster, op: dict[str, Any], quota
 )
 def test_what_queued_jobs_take_away_does_not_count_yet(cluster: Cluster, op: dict[str, Any]) -> None:
     put(cluster, op)
-    for quota in ({"instances": 1}, {"vcpus": 2}, {"memory": 256}, {"disk": 110}):
-        assert not room(cluster, role(**quota), creation(disks=[{"size": 1}]))
+    for limited in (role(instances=1), role(vcpus=2), role(memory=256), role(disk=110)):
+        assert not room(cluster, limited, creation(disks=[{"size": 1}]))
 
 
 def test_two_jobs_that_grow_the_same(cluster: Cluster) -> None:
@@ -437,6 +437,12 @@ def test_the_lock_is_taken_as_soon_as_it_is_free(tmp_path: Path) -> None:
 
 def test_the_lock_is_no_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic links"), locked(str(tmp_path / "link")):
+    with pytest.raises(QuotaBusy, match="cannot be counted"), locked(str(tmp_path / "link")):
         raise AssertionError("not reached")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_cannot_be_had_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(QuotaBusy, match="the log"), locked(str(tmp_path / "none" / "lock")):
+        raise AssertionError("not reached")
+    assert "No such file" in caplog.text

@@ -79,7 +79,7 @@ def server(cluster: Cluster) -> Server:
     return Server(USERS, POLICY, cluster)
 
 
-def names(body: Any) -> list[str]:
+def names(body: Any) -> list[Any]:
     """The names in a list or in the answer to a query."""
     if isinstance(body, dict):
         return sorted(row[0][1] for row in body["data"])
