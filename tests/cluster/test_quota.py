@@ -59,7 +59,7 @@ def test_at_once(world: World, at_once: int) -> None:
 
 def test_mixed_at_once(world: World) -> None:
     """Creations, multi-allocs and modifications share one count."""
-    more = {"beparams": {"memory": 1024}}
+    more: dict[str, Any] = {"beparams": {"memory": 1024}}
 
     def ask(number: int) -> tuple[int, Any]:
         if number % 3 == 0:
