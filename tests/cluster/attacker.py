@@ -251,6 +251,8 @@ class Watch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._before = world.config()
+        #: User -> what he may have made a name of something of his own.
+        self._taken: dict[str, set[str]] = {user: set() for user in TENANTS}
         self._objects = {
             kind: {row[0]: str(row[1]) for row in world.query(kind, "name uuid")}
             for kind in ("instance", "node", "group", "network")
@@ -278,10 +280,13 @@ class Watch:
         if status in (500, 502, 504):
             raise Finding(f"{user}: {request}: {status} {answer!r}")
         said = urllib.parse.unquote(request[1]) + json.dumps(request[2], default=repr)
-        # Names of instances are free where the scope goes by tags: his own jobs say what he asked for.
-        free = user == "mallory" and ("/job" in request[1])
+        # Names are free where the scope goes by tags: his own jobs repeat what he asked for.
+        taken = self._taken[user] if "/job" in request[1] else set()
         for marker in self.markers(user):
-            if marker.encode() in answer and marker not in said and not (free and marker in self._objects["instance"]):
+            if marker in said:
+                if user == "mallory" and status == 200:
+                    self._taken[user].add(marker)
+            elif marker.encode() in answer and marker not in taken:
                 raise Finding(f"{user}: {request}: {marker!r} in the answer {answer!r}")
 
     def check_jobs(self) -> int:
