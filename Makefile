@@ -25,9 +25,20 @@ lint: build/lint/done
 	build/lint/bin/ruff format --check .
 	build/lint/bin/mypy
 
-bench: install
+# PART=decision (or startup, requests) runs one of them.
+bench: install build/bench/done
 	tests/install-deps demo
-	$(PYTHON) -m tests.bench.startup
+	$(PYTHON) -m tests.bench $(PART)
+
+# The other policy engines: one that cannot be had is told in the table.
+build/bench/done: tests/bench/requirements.txt
+	tests/install-deps test
+	rm -rf build/bench
+	$(PYTHON) -m venv --system-site-packages build/bench/venv
+	-while read -r package; do case "$$package" in "#"*) ;; \
+	  *) build/bench/venv/bin/pip install --quiet "$$package" || echo "not to be had: $$package";; \
+	esac; done < $<
+	touch $@
 
 deb: build/deb/done
 

@@ -202,7 +202,7 @@ def main() -> int:
     demo.curl("test1", "GET", "/2/instances", 200)
     demo.curl("test1", "PUT", "/2/query/instance", 200, {"fields": ["name", "pnode"], "qfilter": ["=~", "name", "^w"]})
     demo.curl("test1", "GET", "/2/instances/web1.test.example.com/tags", 200)
-    demo.python('GetInstances()', "web1.test.example.com")
+    demo.python("GetInstances()", "web1.test.example.com")
     demo.curl("test1", "GET", "/2/jobs", 200)
 
     demo.title("… for him nothing else exists")

@@ -197,8 +197,12 @@ def _denial(
     touched = []
     for target in targets:
         tags = target.tags | role.stamps if target.new else target.tags
-        place = places.get(target.name) if target.groups is None else None
-        touched.append(target._replace(tags=tags, groups=target.groups if place is None else frozenset([place])))
+        groups = target.groups
+        if groups is None and target.name in places:
+            groups = frozenset([places[target.name]])
+        elif groups is None and target.named:
+            groups = frozenset(group.name for group in target.choices)
+        touched.append(target._replace(tags=tags, groups=groups))
     return account.denied(permissions, touched)
 
 

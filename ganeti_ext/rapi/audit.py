@@ -255,8 +255,10 @@ class AuditLog:
                 if status.st_size and os.pread(file, 1, status.st_size - 1) != b"\n":
                     line = b"\n" + line
             if os.write(file, line) != len(line):
-                self._shared[-1] = 0
                 raise OSError(errno.ENOSPC, "a record was cut off")
+        except OSError:
+            self._shared[-1] = 0
+            raise
         finally:
             os.close(file)
 
@@ -373,6 +375,8 @@ def _shown_parameters(parameters: Mapping[Any, Any], limit: int, depth: int) -> 
 
 def _shown_name(name: str) -> tuple[str, bool]:
     """As much of a dotted name as may be shown, and whether its value is secret."""
+    if name in _SHOWN_NAMES:
+        return name, False
     parts = name[:_MAX_VALUE].split(".")
     for number, part in enumerate(parts):
         plain = part.replace("-", "_")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,15 +18,15 @@ from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting
 from ganeti_ext.policy.model import KINDS, Role, Target
 from ganeti_ext.policy.parameters import ANY
 from ganeti_ext.rapi import filters, jobs, opcodes, quota
-from ganeti_ext.rapi.audit import Record, denied
+from ganeti_ext.rapi.audit import Record, denied, masked
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
 from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
 _PASSED_ON = frozenset({"DeleteFilter", "QueryFilters", "ReplaceFilter"})
 
-#: Luxid's silence, of which the handlers know what to say.
-_NO_ANSWER = (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.TimeoutError, rpcerr.ConnectionClosedError)
+#: A parameter's name, where a reason tells it.
+_PARAMETER = re.compile(r"(?<=parameter )[^ ]+")
 
 #: What luxid says of a job queue that takes no jobs, in an error without a class of its own.
 _DRAINED = "Queue drained"
@@ -88,12 +89,16 @@ class AccessClient:
             raise self._refused(str(err)) from err
         except (filters.BadFilter, opcodes.UnusableParameter) as err:
             raise http.HttpBadRequest(message=str(err)) from err
-        except (errors.JobQueueError, *_NO_ANSWER):
+        except errors.JobQueueError:
             raise  # the handler knows what to say
         except errors.OpPrereqError as err:
             if len(err.args) == 2 and err.args[1] == errors.ECODE_NOENT:
                 raise self._not_found(str(err)) from err
             raise self._unusable(err) from err
+        except rpcerr.TimeoutError as err:
+            raise http.HttpGatewayTimeout(message="luxid did not answer in time") from err
+        except (rpcerr.NoMasterError, rpcerr.PermissionError, rpcerr.ConnectionClosedError) as err:
+            raise http.HttpBadGateway(message="luxid does not answer") from err
         except errors.GenericError as err:
             if str(err) == _DRAINED:
                 # The administrator's doing, not the request's: the handler makes a 503 of it.
@@ -187,10 +192,7 @@ class AccessClient:
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
-                rule = opcodes.rule_of(op)
-                bound = rule.pinned and not rule.brings  # what is on a node may be another's by then
-                if not bound and (op.depends or op.priority != constants.OP_PRIO_DEFAULT):
-                    raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
+                self._check_not_put_off(op)
         return role
 
     def _granted(self, decision: Decision, flat: Sequence[tuple[Any, bool]]) -> Role:
@@ -235,7 +237,7 @@ class AccessClient:
 
         Raises NotThere, UnknownOpcode, or an HTTP error.
         """
-        rule = opcodes.rule_of(op)
+        rule = opcodes.rule_of(op, any(role.scope is not None for role in roles))
         creation = type(op).__name__ == "OpInstanceCreate"
         found: list[Target] = []
         new: list[opcodes.Naming] = []
@@ -319,6 +321,13 @@ class AccessClient:
                 found.append(("disks.size", self._growths[-1][1]))
         return found
 
+    def _check_not_put_off(self, op: Any) -> None:
+        """What cannot be pinned runs at once; what is on a node may be another's by then. Raises HttpForbidden."""
+        rule = opcodes.rule_of(op, limited=False)
+        put_off = op.depends or op.priority not in (None, constants.OP_PRIO_DEFAULT)
+        if put_off and (rule.brings or not rule.pinned):
+            raise self._refused(f"parameters depends and priority may not be set for {type(op).__name__}")
+
     def Query(self, what: str, fields: list[str], qfilter: Any) -> Any:
         """Answers a query, cut to what the user may see."""
         with self._silent():
@@ -328,10 +337,12 @@ class AccessClient:
             if kind is None:
                 if self._limited or self._account.hides(self._permission, ""):
                     raise self._refused(f"resource {what} is not for a limited role")
-            elif not self._reader.sees_all(kind, fields):
-                return self._reader.query(kind, fields, qfilter)
-            elif "console" in fields:
-                self._reader.check_console()
+            else:
+                asked = [*fields, *filters.texts(qfilter)]
+                if not self._reader.sees_all(kind, asked):
+                    return self._reader.query(kind, fields, qfilter)
+                if "console" in asked:
+                    self._reader.check_console()
             return self._client.Query(what, fields, qfilter)
 
     def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:
@@ -433,6 +444,7 @@ class AccessClient:
             return self._client.CancelJob(job_id, *args, **kwargs)
 
     def _warn(self, reason: str) -> None:
+        reason = _without_secrets(reason)
         self._record.decision, self._record.reason = "warn", reason
         logging.warning(
             "%s of user %r would be refused, were its role not in mode warn: %s",
@@ -447,8 +459,9 @@ class AccessClient:
         return self._refused(decision.reason, decision.rule)
 
     def _refused(self, reason: str, rule: str = "") -> http.HttpForbidden:
-        self._log(reason)
-        return denied(http.HttpForbidden(message=f"{self._permission}: {reason}"), reason, rule)
+        logged = _without_secrets(reason)
+        self._log(logged)
+        return denied(http.HttpForbidden(message=f"{self._permission}: {reason}"), logged, rule)
 
     def _not_found(self, reason: str, rule: str = "") -> http.HttpNotFound:
         self._log(reason)
@@ -483,6 +496,11 @@ def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:
     )
 
 
+def _without_secrets(reason: str) -> str:
+    """A reason as it may be logged: a parameter's name is the client's, who may have mixed up name and value."""
+    return _PARAMETER.sub(lambda match: next(iter(masked({match[0]: ""}))), reason)
+
+
 def _check_usable(op: Any) -> None:
     """Refuses an opcode that Ganeti or luxid would stumble over; not all handlers look.
 
@@ -491,7 +509,7 @@ def _check_usable(op: Any) -> None:
     try:
         op.Validate(False)
         opcodes.check_values(op)
-    except errors.OpPrereqError as err:
+    except (errors.OpPrereqError, TypeError) as err:  # as FillOpcode: some checks stumble over a list
         raise http.HttpBadRequest(message=f"Invalid parameters: {err}") from err
     except opcodes.UnusableParameter as err:
         raise http.HttpBadRequest(message=str(err)) from err

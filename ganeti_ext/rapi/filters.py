@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.model import Selector
-from ganeti_ext.policy.pattern import Pattern
+from ganeti_ext.policy.pattern import Pattern, is_exact_name
 from ganeti_ext.rapi.opcodes import is_plain
 
 #: What a filter of a user may be at most: deep, and long.
@@ -27,6 +27,15 @@ _OPERATORS_LOGIC = ("&", "|")
 _OPERATORS_BINARY = ("=", "==", "!=", "<", ">", "<=", ">=", "=~", "=[]")
 
 
+#: Lets nothing through: an empty expression is in every name.
+NOTHING: list[Any] = ["!", ["=~", "name", ""]]
+
+_ALL = Pattern("*")
+
+#: `pattern.is_exact_name` as a condition in one of luxid's expressions.
+_EXACT_NAME = r"(?=[a-z0-9]+(?:(?:[_-]+|\.)[a-z0-9]+)*\z)(?!.{254})(?!(?:.*\.)?[^.]{64})"
+
+
 class BadFilter(ExtError):
     """A filter that luxid could not read, or that names what its user may not see."""
 
@@ -41,22 +50,23 @@ class Filter(NamedTuple):
     exact: bool
 
 
-def of_selectors(kind: str, selectors: Sequence[Selector]) -> Filter:
-    """The filter for objects of a kind that one of some selectors picks."""
-    parts = [_of_selector(kind, selector) for selector in selectors]
+def of_selectors(kind: str, selectors: Sequence[Selector], any_name: bool = False) -> Filter:
+    """The filter for objects of a kind that one of some selectors picks.
+
+    A scope holds objects with an exact name alone, a deny those of `any_name`.
+    """
+    parts = [_of_selector(kind, selector, any_name) for selector in selectors]
     if any(part.filter is None for part in parts):
-        return Filter(None, all(part.exact for part in parts if part.filter is None))
+        return Filter(None, any(part.exact for part in parts if part.filter is None))
     if not parts:
-        return Filter(["!", ["=~", "name", ""]], True)  # an empty expression is in every name
+        return Filter(NOTHING, True)
     exact = all(part.exact for part in parts)
     return Filter(parts[0].filter if len(parts) == 1 else ["|", *(part.filter for part in parts)], exact)
 
 
-def _of_selector(kind: str, selector: Selector) -> Filter:
+def _of_selector(kind: str, selector: Selector, any_name: bool) -> Filter:
     parts: list[list[Any]] = []
     exact = selector.inside is None
-    if selector.name:
-        parts.append(_matches("name", selector.name))
     if selector.tag:
         if all(pattern.literal for pattern in selector.tag):
             parts.append(_either([["=[]", "tags", pattern.text] for pattern in selector.tag]))
@@ -68,7 +78,11 @@ def _of_selector(kind: str, selector: Selector) -> Filter:
     elif selector.group and kind == "group":
         parts.append(_matches("name", selector.group))
     elif selector.group:
-        return Filter(["!", ["=~", "name", ""]], True)  # a network is in no group
+        exact = False  # luxid cannot look into the connections of a network
+    if not any_name and not all(pattern.literal and is_exact_name(pattern.text) for pattern in selector.name or [_ALL]):
+        parts.insert(0, _matches("name", selector.name or [_ALL], _EXACT_NAME))
+    elif selector.name:
+        parts.insert(0, _matches("name", selector.name))
     if not parts:
         return Filter(None, exact)
     return Filter(parts[0] if len(parts) == 1 else ["&", *parts], exact)
@@ -78,10 +92,10 @@ def _either(parts: list[list[Any]]) -> list[Any]:
     return parts[0] if len(parts) == 1 else ["|", *parts]
 
 
-def _matches(name: str, patterns: Sequence[Pattern]) -> list[Any]:
+def _matches(name: str, patterns: Sequence[Pattern], condition: str = "") -> list[Any]:
     """A field matches one of some patterns: one expression, anchored (`facts.md`)."""
     alternatives = "|".join(pattern.regex for pattern in patterns)
-    return ["=~", name, rf"\A(?:{alternatives})\z"]
+    return ["=~", name, rf"\A{condition}(?:{alternatives})\z"]
 
 
 def check(qfilter: Any, allowed: Callable[[str], bool]) -> None:
@@ -138,3 +152,14 @@ def _is_costly(expression: str) -> bool:
         or len(_REPETITION.findall(expression)) > _MAX_REPETITIONS
         or expression.count("(") > _MAX_GROUPS
     )
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in a filter, whatever its form: every field that it names is one of them."""
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list):
+            todo += part

@@ -63,7 +63,9 @@ class RemoteApiHandler(SignIn):
             return super()._GetRequestContext(req)
         if self.access.active and req.request_method.upper() not in METHODS:
             # Ganeti takes any attribute of its handler for a method, such as PUT_ACCESS: 500.
-            raise http.HttpNotImplemented()
+            raise http.HttpNotImplemented(
+                message=f"Method {req.request_method.upper()} is unsupported for path {req.request_path}"
+            )
         context = super()._GetRequestContext(req)
         context.narrowed = False  # by us or a middleware; Request.use_client says when
         permission = permission_of(type(context.handler), req.request_method.upper())
@@ -160,7 +162,9 @@ class RemoteApiHandler(SignIn):
 
 
 def _describe(record: Record, request: Request) -> None:
-    record.parameters = parameters_of(request.query, request.body)
+    # Parsed already, unless it was refused before Ganeti came to it.
+    body = request.req.private.body_data or request.body
+    record.parameters = parameters_of(request.query, body)
     record.objects = list(request.objects)
 
 

@@ -27,7 +27,7 @@ FIELDS = {
     "instance": ("name", "uuid", "tags", "pnode.group", "snodes.group"),
     "node": ("name", "uuid", "tags", "group"),
     "group": ("name", "uuid", "tags"),
-    "network": ("name", "uuid", "tags"),
+    "network": ("name", "uuid", "tags", "group_list"),
 }
 
 #: Kind -> the fields that list the instances on an object.
@@ -58,6 +58,8 @@ def target_of(kind: str, values: Sequence[Any]) -> Target:
         groups = [values[3]]
     elif kind == "group":
         groups = [values[0]]
+    elif kind == "network":
+        groups = [connection[0] for connection in values[3] or ()]
     return Target(kind, values[0], frozenset(values[2] or ()), frozenset(group for group in groups if group))
 
 
@@ -98,10 +100,12 @@ class Lookup:
             raise NotThere(f"no {kind} is called exactly {name!r}")
         return self._note(kind, rows[0])
 
-    def many(self, kind: str, names: Iterable[str]) -> list[Found]:
-        """The objects of these names; one that is not there is left out."""
+    def many(self, kind: str, names: Sequence[str]) -> list[Found]:
+        """The objects of some names that luxid itself gave; one that has gone since is left out.
+
+        They need not be exact names: an administrator's instance may be called as he likes.
+        """
         wanted = [name for name in dict.fromkeys(names) if (kind, name) not in self._found]
-        wanted = [name for name in wanted if is_exact_name(name)]
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]
             response = self._luxi.Query(RESOURCE[kind], list(FIELDS[kind]), names_filter(part))

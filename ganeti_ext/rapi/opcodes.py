@@ -8,6 +8,7 @@ refused to whoever is limited.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ _DICTIONARIES = frozenset(
 )
 
 _DISK_KEYS = frozenset({"access", "adopt", "dev_type", "metavg", "mode", "name", "provider", "size", "spindles", "vg"})
-_NIC_KEYS = frozenset({"bridge", "ip", "link", "mac", "mode", "name", "vlan"})
+_NIC_KEYS = frozenset({"bridge", "ip", "link", "mac", "mode", "name", "network", "vlan"})
 _ACTIONS = frozenset(
     {
         constants.DDM_ADD,
@@ -35,6 +36,10 @@ _ACTIONS = frozenset(
         constants.DDM_REMOVE,
     }
 )
+
+
+#: A disk or card by its number; -1 is the last one.
+_INDEX = re.compile("-?[0-9]{1,9}")
 
 
 class UnusableParameter(ExtError):
@@ -73,7 +78,8 @@ class Rule:
     written: Mapping[str, Any] = field(default_factory=dict)
     #: Whether what is done to the object is done to the instances on it, too.
     brings: bool = False
-
+    #: Whether a limited role may submit it at all: it may not change what belongs to everybody.
+    for_limited: bool = True
     #: Whether a job of it can be bound to the objects that were decided on, by their UUIDs. What
     #: cannot runs on what the name means then: it may not be put off.
     pinned: bool = True
@@ -157,20 +163,19 @@ RULES = {
     "OpTagsSet": _unpinned({}),  # its kind of object is in a field, see `namings`
     "OpTagsDel": _unpinned({}),
     "OpOsDiagnose": Rule(),
+    "OpClusterSetParams": Rule(for_limited=False),
+    "OpClusterRedistConf": Rule(for_limited=False),
 }
-
-#: Opcodes that no limited role may ever submit: they change what belongs to everybody.
-NEVER_LIMITED = frozenset({"OpClusterSetParams", "OpClusterRedistConf"})
 
 #: Opcodes that a resource names, but whose handler asks luxid itself.
 NOT_SUBMITTED = frozenset({"OpClusterQuery", "OpInstanceConsole", "OpQuery", "OpQueryFields", "OpTagsGet"})
 
 
-def rule_of(op: Any) -> Rule:
-    """What is known of an opcode. Raises UnknownOpcode."""
+def rule_of(op: Any, limited: bool = True) -> Rule:
+    """What is known of an opcode, for a `limited` role or for another. Raises UnknownOpcode."""
     name = type(op).__name__
     rule = RULES.get(name)
-    if rule is None:
+    if rule is None or (limited and not rule.for_limited):
         raise UnknownOpcode(f"a limited role may not submit {name}")
     return rule
 
@@ -193,8 +198,8 @@ def namings(op: Any) -> list[Naming]:
     for new, fields in ((False, rule.objects), (True, rule.new)):
         for name, kind in fields.items():
             value = getattr(op, name, None)
-            if isinstance(value, list) and name == "target_node":
-                continue  # an export to another cluster: a parameter, not a node
+            if _is_export_target(name, value):
+                continue
             for one in value if isinstance(value, list) else [value] if value is not None else []:
                 found.append(Naming(name, kind, one if isinstance(one, str) else "", new))
     for nic in _network_cards(op):
@@ -202,6 +207,11 @@ def namings(op: Any) -> list[Naming]:
         if network is not None and network != constants.VALUE_NONE:
             found.append(Naming("nics.network", "network", network if isinstance(network, str) else ""))
     return found
+
+
+def _is_export_target(name: str, value: Any) -> bool:
+    """Whether a field says where in another cluster an export goes: a parameter, not a node."""
+    return name == "target_node" and isinstance(value, list)
 
 
 def permissions_of(op: Any, nested: bool) -> set[str]:
@@ -229,7 +239,7 @@ def values(op: Any) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for parameter, default, _, _ in type(op).GetAllParams():
         value = getattr(op, parameter, default)
-        if parameter == "target_node" and isinstance(value, list):
+        if _is_export_target(parameter, value):
             found.append(("export_target", value))
         elif parameter in known or value == default or (not default and _is_nothing(value)):
             continue
@@ -305,14 +315,14 @@ def _device(name: str, entry: Any) -> tuple[dict[str, Any], list[tuple[str, Any]
         raise UnusableParameter(f"Parameter '{name}' has an entry that is none")
     which = list(parts[:-1])
     about: list[tuple[str, Any]] = []
-    if which[0] in _ACTIONS:
+    if isinstance(which[0], str) and which[0] in _ACTIONS:
         about.append((f"{name}.action", which.pop(0)))
     elif len(which) == 2:
         raise UnusableParameter(f"Parameter '{name}' has an entry whose action is not known")
     for one in which:
         if isinstance(one, bool) or not isinstance(one, (int, str)):
             raise UnusableParameter(f"Parameter '{name}' has an entry that is none")
-        number = isinstance(one, int) or one.lstrip("-").isdigit()
+        number = isinstance(one, int) or _INDEX.fullmatch(one) is not None
         about.append((f"{name}.index", int(one)) if number else (f"{name}.uuid", one))
     return _dict(name, parts[-1]), about
 
@@ -337,13 +347,13 @@ def put_uuids(op: Any, uuid_of: Mapping[tuple[str, str], str]) -> None:
     `uuid_of` maps (kind, name). A job whose name has come to mean another object is then refused by
     Ganeti itself.
     """
-    rule = rule_of(op)
+    rule = rule_of(op, limited=False)
     for uuid_field, name_field in rule.uuids.items():
         kind, value = rule.objects[name_field], getattr(op, name_field, None)
-        if isinstance(value, list):
+        if isinstance(value, list) and not _is_export_target(name_field, value):
             setattr(op, uuid_field, [uuid_of[kind, one] for one in value] or None)
         else:
-            setattr(op, uuid_field, None if value is None else uuid_of[kind, value])
+            setattr(op, uuid_field, uuid_of[kind, value] if isinstance(value, str) else None)
     for naming in namings(op):
         if naming.field == "nics.network":
             put_network(op, naming.name, uuid_of["network", naming.name])
@@ -373,7 +383,7 @@ def normalise(op: Any) -> None:
         settings = _device("disks", entry)[0]
         for key in ("size", "spindles"):
             if settings.get(key) is not None:
-                settings[key] = _number(f"disks.{key}", settings[key], False)
+                settings[key] = _number(f"disks.{key}", settings[key], key == "size")
 
 
 def _number(name: str, value: Any, unit: bool) -> int:

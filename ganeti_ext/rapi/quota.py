@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from ganeti import constants, pathutils
+from ganeti import constants, errors, pathutils, utils
 
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.model import Quota, Role, Target
@@ -58,7 +58,7 @@ class Size:
     #: MiB by which one or the other of them will grow.
     growth: int = 0
     #: Whether jobs are to add or remove disks, so that a number may come to mean another one.
-    moving: bool = False
+    moving: bool = field(default=False, compare=False)
 
     @property
     def disk(self) -> int:
@@ -70,66 +70,78 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     """How much an instance is once an opcode (as Ganeti stores it) has run.
 
     `before` is None for one that it makes; `defaults` are the cluster's `beparams`. What is only
-    taken away does not count before the job has run.
+    taken away does not count before the job has run: it may fail.
     """
-    size = Size() if before is None else dataclasses.replace(before, disks=list(before.disks))
     wanted = op.get("beparams") or {}
-    size.vcpus = _most(wanted, ("vcpus",), defaults, size.vcpus, before is None)
-    # The old name wins over the new ones where both are said.
-    size.memory = _most(wanted, ("memory", "maxmem"), defaults, size.memory, before is None)
-    kind = op.get("OP_ID")
-    if kind == "OP_INSTANCE_GROW_DISK":
-        _grow(size, int(op["disk"]), int(op["amount"]), bool(op.get("absolute")))
+    # Ganeti lets the old name overwrite the new one.
+    memory = wanted.get("memory", wanted.get("maxmem"))
+    size = Size() if before is None else dataclasses.replace(before, disks=list(before.disks))
+    if before is None or wanted.get("vcpus") is not None:
+        size.vcpus = max(size.vcpus, _amount(wanted.get("vcpus"), defaults.get("vcpus", 1)))
+    if before is None or memory is not None:
+        size.memory = max(size.memory, _amount(memory, defaults.get("maxmem", 0)))
+    if op.get("OP_ID") == "OP_INSTANCE_GROW_DISK":
+        _grow(size, _amount(op.get("disk"), 0), _amount(op.get("amount"), 0), bool(op.get("absolute")))
         return size
     for entry in op.get("disks") or ():
-        parts = list(entry) if isinstance(entry, (list, tuple)) else [entry]
-        settings = parts[-1] if isinstance(parts[-1], Mapping) else {}
-        amount = int(settings.get("size") or 0)
-        if kind == "OP_INSTANCE_CREATE" or parts[0] == "add":
-            size.disks.append(amount)
-        elif kind == "OP_INSTANCE_RECREATE_DISKS" and len(parts) > 1 and amount:
-            _grow(size, int(parts[0]), amount, True)
-        size.moving = size.moving or parts[0] in ("add", "remove", "attach", "detach")
+        settings = entry[-1] if isinstance(entry, (list, tuple)) and entry else entry
+        if not isinstance(settings, Mapping):
+            continue
+        wanted_size = _amount(settings.get("size"), 0)
+        if settings is entry or entry[0] == constants.DDM_ADD:
+            size.disks.append(wanted_size)
+        elif op.get("OP_ID") == "OP_INSTANCE_RECREATE_DISKS":
+            _grow(size, _amount(entry[0], 0), wanted_size, absolute=True)
+        size.moving = size.moving or (settings is not entry and isinstance(entry[0], str))
     return size
-
-
-def _most(wanted: Mapping[str, Any], keys: tuple[str, ...], defaults: Mapping[str, Any], before: int, new: bool) -> int:
-    """The largest that a parameter of many names may come to; none and `default` mean the cluster's."""
-    default = int(defaults.get(keys[-1], 1))
-    values = [wanted[key] for key in keys if key in wanted]
-    said = [default if value in (None, constants.VALUE_DEFAULT) else int(value) for value in values]
-    return max([*said, before, *([default] if new and not said else [])])
 
 
 def _grow(size: Size, disk: int, amount: int, absolute: bool) -> None:
     """A disk grows by, or to, an amount; it never counts as less than before."""
-    if not absolute:
-        size.growth += amount
-    elif size.moving:
-        size.growth += max(0, amount - min(size.disks, default=0))
+    if size.moving:
+        size.growth += max(0, amount - min(size.disks, default=0)) if absolute else amount
     elif disk < len(size.disks):
-        size.disks[disk] = max(amount, size.disks[disk])
+        size.disks[disk] = max(size.disks[disk], amount if absolute else size.disks[disk] + amount)
 
 
-_COUNTED = (
-    "OP_INSTANCE_CREATE",
-    "OP_INSTANCE_SET_PARAMS",
-    "OP_INSTANCE_GROW_DISK",
-    "OP_INSTANCE_RECREATE_DISKS",
+def _amount(wanted: Any, default: Any) -> int:
+    """A number or size as Ganeti will read it; none for what it cannot read, whose job will fail."""
+    if wanted is None or wanted == constants.VALUE_DEFAULT:
+        wanted = default
+    try:
+        return max(0, int(wanted))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return int(utils.ParseUnit(wanted))
+    except errors.GenericError:
+        return 0
+
+
+def _larger(one: Size, other: Size) -> Size:
+    """Of each kind the larger amount."""
+    disks = max(one, other, key=lambda size: size.disk).disks
+    moving = one.moving or other.moving
+    return Size(max(one.vcpus, other.vcpus), max(one.memory, other.memory), disks, one.growth + other.growth, moving)
+
+
+#: What may make the instances of a scope more or larger.
+_ADDING = frozenset(
+    {"OP_INSTANCE_CREATE", "OP_INSTANCE_SET_PARAMS", "OP_INSTANCE_GROW_DISK", "OP_INSTANCE_RECREATE_DISKS"}
 )
 
 
 def changes_size(op: Mapping[str, Any]) -> bool:
     """Whether an opcode (as Ganeti stores it) may add to what a scope holds."""
-    return op.get("OP_ID") in (*_COUNTED, "OP_INSTANCE_MULTI_ALLOC")
+    return op.get("OP_ID") in _ADDING or op.get("OP_ID") == "OP_INSTANCE_MULTI_ALLOC"
 
 
-def _sized(ops: Any) -> Iterator[Mapping[str, Any]]:
-    """The opcodes of a job, nested ones too, that add to an instance."""
+def _counted(ops: Any) -> Iterator[Mapping[str, Any]]:
+    """The opcodes of a job, nested ones too, that matter for the count."""
     for op in ops or ():
         if op.get("OP_ID") == "OP_INSTANCE_MULTI_ALLOC":
-            yield from _sized(op.get("instances"))
-        elif op.get("OP_ID") in _COUNTED:
+            yield from _counted(op.get("instances"))
+        elif op.get("OP_ID") in _ADDING or op.get("OP_ID") == "OP_INSTANCE_RENAME":
             yield op
 
 
@@ -143,41 +155,25 @@ class Counter:
     def check(self, ops: list[Mapping[str, Any]]) -> None:
         """Checks that there is room for what some opcodes (as Ganeti stores them) add.
 
-        Each creation counts for itself, also of a name that there is: by the time it runs the other
-        may have been renamed.
-
         Raises QuotaExceeded. Call it within `locked`, and submit there, too.
         """
-        quota = self._role.quota
-        assert quota is not None
+        quota = self._role.quota or Quota()
         # The queue first: what finishes in between is then counted twice at worst, never not at all.
         queued = [
-            (op, row[0] == constants.JOB_STATUS_RUNNING)
+            op
             for row in self._luxi.QueryJobs(None, ["status", "ops"])
             if row and row[0] in _UNFINISHED
-            for op in _sized(row[1])
+            for op in _counted(row[1])
         ]
-        sizes = self._sizes()
+        counted = self._instances()
         defaults = self._luxi.QueryClusterInfo()["beparams"]["default"]
-        coming: list[Size] = []
-        for op, running in queued:
-            if op.get("OP_ID") != "OP_INSTANCE_CREATE":
-                _change(op, sizes, defaults)
-            elif self._will_hold(op) and not (running and op.get("instance_name") in sizes):
-                coming.append(size_after(op, None, defaults))
-        before = _total([*sizes.values(), *coming])
-        for op in _sized(ops):
-            if op.get("OP_ID") != "OP_INSTANCE_CREATE":
-                _change(op, sizes, defaults)
-            else:
-                coming.append(size_after(op, None, defaults))
-        after = _total([*sizes.values(), *coming])
-        for name, text in (
-            ("instances", "instances"),
-            ("vcpus", "vcpus"),
-            ("memory", "MiB of memory"),
-            ("disk", "MiB of disk"),
-        ):
+        for op in queued:
+            self._apply(op, counted, defaults)
+        before = _total(counted)
+        for op in _counted(ops):
+            self._apply(op, counted, defaults, asked=True)
+        after = _total(counted)
+        for name, text in _UNITS.items():
             limit = getattr(quota, name)
             if limit is not None and getattr(after, name) > limit and getattr(after, name) > getattr(before, name):
                 raise QuotaExceeded(
@@ -185,15 +181,37 @@ class Counter:
                     f" and this needs {getattr(after, name) - getattr(before, name)}"
                 )
 
-    def _sizes(self) -> dict[str, Size]:
-        """The instances that the role is about, by name."""
+    def _instances(self) -> list[_Instance]:
+        """The instances that the role is about."""
         fields = FIELDS["instance"]
         rows = plain_rows(self._luxi.Query(constants.QR_INSTANCE, [*fields, *_USAGE_FIELDS], None))
-        return {
-            row[0]: Size(row[len(fields)] or 0, row[len(fields) + 1] or 0, list(row[len(fields) + 2] or ()))
+        return [
+            _Instance(
+                {row[0]}, Size(row[len(fields)] or 0, row[len(fields) + 1] or 0, list(row[len(fields) + 2] or ()))
+            )
             for row in rows
             if self._role.covers(target_of("instance", row))
-        }
+        ]
+
+    def _apply(
+        self, op: Mapping[str, Any], counted: list[_Instance], defaults: Mapping[str, Any], asked: bool = False
+    ) -> None:
+        name = str(op.get("instance_name"))
+        called_so = [one for one in counted if name in one.names]
+        if op.get("OP_ID") == "OP_INSTANCE_CREATE":
+            size = size_after(op, None, defaults)
+            # The name is taken, so this fails; or its instance is removed first.
+            same = next((one for one in called_so if one.names == {name}), None)
+            if same is not None:
+                same.size = _larger(same.size, size)
+            elif asked or self._will_hold(op):
+                counted.append(_Instance({name}, size))
+            return
+        for one in called_so:
+            if op.get("OP_ID") == "OP_INSTANCE_RENAME":
+                one.names.add(str(op.get("new_name")))
+            else:
+                one.size = size_after(op, one.size, defaults)
 
     def _will_hold(self, op: Mapping[str, Any]) -> bool:
         """Whether the role will be about an instance that a queued job makes.
@@ -206,22 +224,24 @@ class Counter:
         return scope is None or any(selector.may_match(target) for selector in scope.instances)
 
 
-def _change(op: Mapping[str, Any], sizes: dict[str, Size], defaults: Mapping[str, Any]) -> None:
-    name = str(op.get("instance_name"))
-    if name in sizes:
-        sizes[name] = size_after(op, sizes[name], defaults)
-
-
 @dataclass
-class _Total:
+class _Instance:
+    """One that counts, with each name that it has or gets, should the queued job not fail."""
+
+    names: set[str]
+    size: Size
+
+
+class _Total(NamedTuple):
     instances: int
     vcpus: int
     memory: int
     disk: int
 
 
-def _total(sizes: Sequence[Size]) -> _Total:
-    return _Total(len(sizes), sum(s.vcpus for s in sizes), sum(s.memory for s in sizes), sum(s.disk for s in sizes))
+def _total(counted: Sequence[_Instance]) -> _Total:
+    every = [one.size for one in counted]
+    return _Total(len(every), sum(s.vcpus for s in every), sum(s.memory for s in every), sum(s.disk for s in every))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from ganeti import constants, errors, objects
 
 from ganeti_ext.policy.accounts import Account
+from ganeti_ext.policy.model import Role, Selector
 from ganeti_ext.policy.visibility import Visibility, visibility
 from ganeti_ext.rapi import filters
 from ganeti_ext.rapi.lookup import FIELDS, RESOURCE, names_filter, target_of
@@ -103,7 +104,7 @@ class Reader:
         self._check_fields(kind, fields)
         if qfilter is not None:
             filters.check(qfilter, lambda field: self._own(kind, field) and (field != "console" or self._console()))
-        views = self._views(kind, fields)
+        views = self._views(kind, [*fields, *filters.texts(qfilter)])
         scope = _combined(kind, views)
         needed = FIELDS[kind]
         wanted = [*needed, *(_COUNTS[kind].get(field, field) for field in fields)]
@@ -113,12 +114,12 @@ class Reader:
             answers.append(self._ask(kind, wanted, ["&", *parts] if len(parts) > 1 else parts[0] if parts else None))
         else:
             # His filter must not be tried on a row that is not his: not even whether it fails.
-            names = sorted(self._visible_names(kind, scope) or ())
+            names = sorted(self._visible_names(kind, views, scope))
             for start in range(0, len(names), 200):
                 part = names[start : start + 200]
                 answers.append(self._ask(kind, wanted, ["&", names_filter(part), qfilter]))
             if not answers:
-                answers.append(self._ask(kind, wanted, filters.of_selectors(kind, ()).filter))
+                answers.append(self._ask(kind, wanted, filters.NOTHING))
         rows = []
         for answer in answers:
             for row in answer.data:
@@ -145,10 +146,20 @@ class Reader:
         if not all(view.may_see(name) for view in views):
             raise Hidden(f"{kind} {name!r} is outside")
         self._check_fields(kind, fields)
+        wanted = [_COUNTS[kind].get(field, field) for field in fields]
+        if not set(wanted) <= set(FIELDS[kind]):
+            # Live fields make luxid ask the nodes, which takes so long that it would tell whether there
+            # is an object of that name: first what is decided on, from the configuration alone.
+            self._row(kind, name, (), views)
+        cells = self._row(kind, name, wanted, views)
+        row = [self._cut(kind, field, cell) for field, cell in zip(fields, cells)]
+        return [[value if status == constants.RS_NORMAL else None for status, value in row]]
+
+    def _row(self, kind: str, name: str, fields: Sequence[str], views: Sequence[Visibility]) -> list[Any]:
+        """Some fields of the object of that name. Raises Hidden if it is not there for the user."""
         needed = FIELDS[kind]
-        wanted = [*needed, *(_COUNTS[kind].get(field, field) for field in fields)]
         try:
-            data = self._ask(kind, wanted, ["=", "name", name]).data
+            data = self._ask(kind, [*needed, *fields], ["=", "name", name]).data
         except errors.OpPrereqError as err:
             raise Hidden(f"luxid does not know {kind} {name!r}") from err
         if len(data) != 1:
@@ -156,8 +167,7 @@ class Reader:
         key = [value for _, value in data[0][: len(needed)]]
         if key[0] != name or not all(view.sees(target_of(kind, key)) for view in views):
             raise Hidden(f"{kind} {name!r} is outside, or none")
-        row = [self._cut(kind, field, cell) for field, cell in zip(fields, data[0][len(needed) :])]
-        return [[value if status == constants.RS_NORMAL else None for status, value in row]]
+        return list(data[0][len(needed) :])
 
     def info(self) -> dict[str, Any]:
         """What a limited user may know of the cluster."""
@@ -217,11 +227,10 @@ class Reader:
         if kind not in self._names:
             views = self._views(kind, ())
             everything = all(view.everything for view in views)
-            self._names[kind] = None if everything else self._visible_names(kind, _combined(kind, views))
+            self._names[kind] = None if everything else self._visible_names(kind, views, _combined(kind, views))
         return self._names[kind]
 
-    def _visible_names(self, kind: str, scope: filters.Filter) -> frozenset[str]:
-        views = self._views(kind, ())
+    def _visible_names(self, kind: str, views: Sequence[Visibility], scope: filters.Filter) -> frozenset[str]:
         rows = _plain(self._ask(kind, FIELDS[kind], scope.filter))
         targets = [target_of(kind, row) for row in rows]
         return frozenset(target.name for target in targets if all(view.sees(target) for view in views))
@@ -252,9 +261,11 @@ def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
             if scope.filter is not None:
                 parts.append(scope.filter)
         for deny in view.denies:
-            selectors = deny.objects.get(kind, ())
-            hidden = filters.of_selectors(kind, selectors)
-            if hidden.exact and hidden.filter is not None and not any(one.group for one in selectors):
+            selectors = deny.objects.get(kind, ()) if deny.objects else (Selector(),)
+            hidden = filters.of_selectors(kind, selectors, any_name=True)
+            if hidden.filter is None and hidden.exact:
+                parts.append(filters.NOTHING)
+            elif hidden.exact and hidden.filter is not None and not any(one.group for one in selectors):
                 parts.append(["!", hidden.filter])
             else:
                 exact = False  # what is denied in doubt cannot be said in luxid's language
@@ -263,7 +274,7 @@ def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
     return filters.Filter(["&", *parts] if len(parts) > 1 else parts[0], exact)
 
 
-def _selectors(role: Any, kind: str) -> Sequence[Any]:
+def _selectors(role: Role, kind: str) -> tuple[Selector, ...]:
     return () if role.scope is None else role.scope.of(kind)
 
 

@@ -7,10 +7,10 @@ ratio of the medians (bar of the first issue: at most 1.15).
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
+from collections.abc import Iterator
 
+from tests.bench.report import Row, bootstrap, median, ratio, row
 from tests.cluster.vcluster import Cluster
 
 #: Daemon -> its port.
@@ -41,7 +41,7 @@ print(wall, cpu)
 """
 
 
-def measure(cluster: Cluster, daemon: str, program: str) -> tuple[float, float]:
+def start(cluster: Cluster, daemon: str, program: str) -> tuple[float, float]:
     """Wall and CPU seconds of one start until the port answers."""
     command = [program, "-f", "-b", cluster.address("node1")]
     if daemon == "rapi":
@@ -51,35 +51,26 @@ def measure(cluster: Cluster, daemon: str, program: str) -> tuple[float, float]:
     return float(wall), float(cpu)
 
 
-def main() -> int:
-    """Prints the table; 1 if a ratio is above its bar."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=15, help="starts of each daemon, of each kind")
-    runs = parser.parse_args().runs
-    above = False
+def measure(tiny: bool = False) -> Iterator[Row]:
+    """A row for each daemon."""
+    runs = 1 if tiny else 15
     with Cluster(nodes=1, rapi_users="admin secret write\n") as cluster:
         for daemon in DAEMONS:
             cluster.run("node1", "/usr/lib/ganeti/daemon-util", "stop", f"ganeti-{daemon}")
             results: dict[str, list[tuple[float, float]]] = {"stock": [], "ours": []}
             for number in range(runs + 1):
                 for kind, suffix in (("stock", ".distrib"), ("ours", "")):
-                    result = measure(cluster, daemon, f"/usr/sbin/ganeti-{daemon}{suffix}")
+                    result = start(cluster, daemon, f"/usr/sbin/ganeti-{daemon}{suffix}")
                     if number:  # the first of each only warms the caches
                         results[kind].append(result)
                 print(f"\r{daemon}: {number} of {runs}", end="", file=sys.stderr, flush=True)
             print(file=sys.stderr)
-            medians = {kind: [statistics.median(column) for column in zip(*rows)] for kind, rows in results.items()}
-            pairs = [ours[0] / stock[0] for ours, stock in zip(results["ours"], results["stock"])]
-            ratio = medians["ours"][0] / medians["stock"][0]
-            above = above or ratio > BAR
-            print(
-                f"ganeti-{daemon} until it listens, {runs} pairs: stock {medians['stock'][0] * 1000:.0f} ms"
-                f" (CPU {medians['stock'][1] * 1000:.0f}), ours {medians['ours'][0] * 1000:.0f} ms"
-                f" (CPU {medians['ours'][1] * 1000:.0f}); ratio of medians {ratio:.3f},"
-                f" of pairs {statistics.median(pairs):.3f} (bar {BAR})"
+            (ours, ours_cpu), (stock, stock_cpu) = (zip(*results[kind]) for kind in ("ours", "stock"))
+            yield row(
+                f"ganeti-{daemon} until it listens",
+                f"{median(ours) * 1000:.0f} ms (CPU {median(ours_cpu) * 1000:.0f})",
+                f"{median(stock) * 1000:.0f} ms (CPU {median(stock_cpu) * 1000:.0f})",
+                bootstrap(ours, stock, ratio),
+                BAR,
+                form=".3f",
             )
-    return int(above)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,10 +11,13 @@ import fcntl
 import os
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 from types import TracebackType
 
 CACHE = Path("/var/cache/ganeti-ext-test")
+
+PACKAGES = "ganeti iproute2 logrotate python3-ganeti-rapi python3-yaml"
 
 # How a chroot reaches the package mirror is the machine's affair: it is copied.
 APT_CONFIGURATION = (
@@ -155,11 +158,12 @@ class Watch:
 def base_system(suite: str) -> Path:
     """The directory with this Debian release and Ganeti; made if it is not there."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{suite}.lock").open("w") as lock:
+    name = f"{suite}-{zlib.crc32(PACKAGES.encode()):08x}"  # one with other packages is another
+    with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        base = CACHE / suite
+        base = CACHE / name
         if not base.exists():
-            unfinished = CACHE / f"{suite}.unfinished"
+            unfinished = CACHE / f"{name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             _make_base(unfinished, suite)
             unfinished.rename(base)
@@ -199,10 +203,9 @@ def _make_base(root: Path, suite: str) -> None:
     policy.chmod(0o755)
     (root / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
 
-    packages = "ganeti iproute2 python3-ganeti-rapi python3-yaml"
     script = f"""
         apt-get update
-        apt-get install --yes --no-install-recommends {packages}
+        apt-get install --yes --no-install-recommends {PACKAGES}
         mkdir /debs
         cd /debs
         apt-get download ganeti

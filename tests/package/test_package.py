@@ -16,6 +16,7 @@ from tests.package.debian_chroot import Chroot, Watch
 DAEMONS = ("ganeti-noded", "ganeti-rapi")
 LINKS = tuple(f"/usr/sbin/{name}" for name in DAEMONS)
 OURS = {f"../libexec/ganeti-ext/{name}" for name in DAEMONS}
+AUDIT_LOG = "/var/log/ganeti/rapi-audit.log"
 STOCK = {f"../share/ganeti/default/{name}" for name in DAEMONS}
 
 Variant = Callable[..., Path]
@@ -184,10 +185,16 @@ def test_purge_leaves_nothing(chroot: Chroot, deb: Path) -> None:
         "/var/lib/ganeti/rapi/access.last-good.yaml",
         "/var/lib/ganeti/rapi/restricted-users",
         "/run/ganeti-ext/lock",
+        f"{AUDIT_LOG}.2.gz",
+        f"{AUDIT_LOG}.1",
+        AUDIT_LOG,
     ):
         chroot.write(name, "")
+    chroot.run("dpkg", "--remove", "ganeti-ext")
+    assert len(chroot.sh(f"ls {AUDIT_LOG}*").split()) == 3
     chroot.run("dpkg", "--purge", "ganeti-ext")
     assert everything(chroot) == before
+    assert "audit" not in chroot.sh("ls /var/log/ganeti")
     assert "ganeti-ext" not in chroot.sh("ls /var/lib/dpkg/info")
 
 
@@ -376,6 +383,37 @@ def test_noded_without_our_code_is_a_full_daemon(node: Chroot, deb: Path) -> Non
     assert found.command == "/usr/bin/python3 /usr/share/ganeti/default/ganeti-noded -b 127.0.0.1 --no-mlock"
     assert daemon_util(node, "stop", "ganeti-noded")
     assert process(node, "ganeti-noded") is None
+
+
+# What logrotate and the daemon make of the audit trail, `create` and all, after each other.
+ROTATE = """
+logrotate --force --state /root/state /etc/logrotate.conf 2>&1
+"""
+REFUSED = """
+import ssl, urllib.error, urllib.request
+request = urllib.request.Request("https://127.0.0.1:5080/2/modify", b"{}", method="PUT")
+try:
+    urllib.request.urlopen(request, context=ssl._create_unverified_context())
+except urllib.error.HTTPError as err:
+    print(err.code)
+"""
+
+
+def test_logrotate_and_the_daemon_agree_on_the_audit_trail(node: Chroot, deb: Path) -> None:
+    """Ganeti's own entry does it; one of ours would be a second for the same file, which is an error."""
+    install(node, deb)
+    node.write("/var/lib/ganeti/rapi/users", "noc x @readonly\n")
+    node.sh("chmod 755 /var/lib/ganeti/rapi && chmod 644 /var/lib/ganeti/rapi/users")
+    assert daemon_util(node, "start", "ganeti-rapi")
+    daemon = process(node, "ganeti-rapi")
+    for number in (1, 2, 3):
+        assert node.run("python3", "-c", REFUSED).stdout == "401\n"
+        assert node.sh(f"grep -c . {AUDIT_LOG}") == "1"
+        assert node.sh(f"stat -c '%U %G %a' {AUDIT_LOG}") == "gnt-rapi gnt-rapi 640"
+        assert node.sh(ROTATE) == ""
+        assert len(node.sh(f"ls {AUDIT_LOG}*").split()) == number + 1
+    assert node.sh(f"zcat -f {AUDIT_LOG}* | grep -c '\"status\": 401'") == "3"
+    assert process(node, "ganeti-rapi") == daemon
 
 
 def test_what_stands_still_is_not_started(node: Chroot, deb: Path) -> None:

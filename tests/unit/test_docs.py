@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from ganeti_ext.policy.accounts import resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
+from ganeti_ext.rapi.audit import Record
 from ganeti_ext.rapi.handler import RemoteApiHandler
 from ganeti_ext.rapi.passwords import verify_password
 from tests.unit.rapi import fake
@@ -93,3 +95,42 @@ def test_the_middleware_that_is_shown_does_what_it_says() -> None:
             answer = server.ask("PUT", f"/2/instances/{name}.example.com/tags?tag={tag}", "joe")
             assert answer.status == status, (name, tag)
         assert server.ask("POST", "/2/instances/web1.example.com/reboot", "joe").status == 403
+
+
+def test_the_audit_records_that_are_shown_are_written() -> None:
+    """All but the ids, which are anybody's guess; and the recipes find them."""
+    shown = [
+        json.loads(record)
+        for block in blocks("docs/audit.md")
+        for record in re.findall(r"^\{.*?\}$", block, re.MULTILINE | re.DOTALL)
+    ]
+    policy = policies("docs/policy.md")[0]
+    server = Server("admin write\ntest1 @test-operator", policy)
+    server.ask("POST", "/2/instances/web1.test.example.com/reboot?type=soft", "test1")
+    server.ask("DELETE", "/2/instances/db1.prod.example.com", "test1")
+    server = Server("admin write\ntest1 @test-operator", policy, trail=server.trail)
+    body = {"beparams": {"maxmem": 1024}, "osparams": {"root_pw": "x"}}
+    server.ask("PUT", "/2/instances/web1.test.example.com/modify", "admin", body=body)
+    written = server.trail.records
+    assert len(shown) == len(written) == 3
+    for one, other in zip(shown, written):
+        assert re.fullmatch("[0-9a-f]{16}", one["id"])
+        assert {**one, "id": other["id"]} == other
+        assert list(one) == list(other)
+
+    lines = "".join(json.dumps(record) + "\n" for record in shown)
+    text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+    filters = re.findall(r"jq (?:-\w+ )*'([^']*)'", text)
+    found = [
+        subprocess.run(["jq", "-cr", recipe], input=lines, check=True, capture_output=True, text=True).stdout
+        for recipe in filters
+        if "fromjson" not in recipe
+    ]
+    assert [output.count("\n") for output in found] == [1, 2, 0, 1]
+    assert found[0].endswith("outside of role test-operator\n") and "c41e07b2d85f936a" in found[3]
+
+
+def test_the_fields_of_the_audit_trail_are_told() -> None:
+    text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+    cells = [cell for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for cell in re.findall("`(.*?)`", row)]
+    assert cells == list(Record("GET", "/").as_dict())

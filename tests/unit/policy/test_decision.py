@@ -29,10 +29,12 @@ def account(*roles: Role, denies: tuple[Deny, ...] = (), user: str = "joe") -> A
     return account_of(user, list(roles), list(denies))
 
 
-def instance(
-    name: str, *tags: str, groups: frozenset[str] | None = frozenset(["default"]), new: bool = False
-) -> Target:
-    return Target("instance", name, frozenset(tags), groups, new)
+def instance(name: str, *tags: str, groups: frozenset[str] | None = frozenset(["default"]), **more: Any) -> Target:
+    return Target("instance", name, frozenset(tags), groups, **more)
+
+
+def groups(*names: str) -> tuple[Target, ...]:
+    return tuple(Target("group", name, groups=frozenset([name])) for name in names)
 
 
 TEST = role("test", "instances.reboot", "instances.export.create", scope="*.test")
@@ -184,9 +186,12 @@ def test_a_deny_knows_the_tags_that_a_role_gives() -> None:
 def test_a_deny_knows_the_group_that_a_role_gives() -> None:
     deny = Deny((Pattern("*"),), frozenset(REBOOT), (), {"instance": (Selector(group=patterns(["prod"])),)})
     limited = Role("r", frozenset(REBOOT), scope=Scope((Selector(group=patterns(["test"])),)))
-    new = [instance("a", groups=None, new=True)]
-    assert decide(account(limited, denies=(deny,)), REBOOT, new, groups=["prod", "test"]).places == {"a": "test"}
-    assert decide(account(ALL, denies=(deny,)), REBOOT, new, groups=["prod", "test"]).refusal is Refusal.DENIED
+    new = instance("a", groups=None, new=True, choices=groups("prod", "test"))
+    assert decide(account(limited, denies=(deny,)), REBOOT, [new]).places == {"a": "test"}
+    assert decide(account(ALL, denies=(deny,)), REBOOT, [new]).refusal is Refusal.DENIED
+    for name, refusal in (("prod", Refusal.DENIED), ("test", None)):
+        named = new._replace(choices=groups(name), named=True)
+        assert decide(account(ALL, denies=(deny,)), REBOOT, [named]).refusal is refusal
 
 
 # Mode warn.
@@ -220,9 +225,10 @@ def test_warn_lifts_no_permission_no_deny_and_no_protection() -> None:
 # Where new objects go.
 
 
-def placed(scope: Scope, *groups: str, tags: tuple[str, ...] = ()) -> Any:
+def placed(scope: Scope, *names: str, tags: tuple[str, ...] = (), named: bool = False) -> Any:
     held = Role("r", frozenset(REBOOT), scope=scope, tags=tuple(map(Pattern, tags)))
-    return decide(account(held), REBOOT, [instance("a.test", groups=None, new=True)], groups=groups)
+    new = instance("a.test", groups=None, new=True, choices=groups(*names), named=named)
+    return decide(account(held), REBOOT, [new])
 
 
 def test_a_scope_without_places_leaves_the_choice_to_the_allocator() -> None:
@@ -243,7 +249,7 @@ def test_a_choice_among_groups_is_refused() -> None:
     ):
         decision = placed(scope, "g2", "g1", "x")
         assert decision.refusal is Refusal.PLACE
-        assert "group_name must name one of the groups g1, g2" in decision.reason
+        assert "group_name must name one of g1, g2" in decision.reason
 
 
 def test_single_nodes_have_to_be_named() -> None:
@@ -259,6 +265,34 @@ def test_no_group_fits() -> None:
     assert placed(Scope((Selector(patterns(["x"]), group=patterns(["g1"])),)), "g1").refusal is Refusal.OUTSIDE
 
 
+def test_a_group_that_is_named_must_be_one_of_the_scope() -> None:
+    by_name = Selector(patterns(["*.test"]))
+    assert placed(Scope((by_name,)), "g1", named=True).refusal is Refusal.OUTSIDE
+    of_groups = Scope((by_name,), groups=(Selector(patterns(["g1"])),))
+    assert placed(of_groups, "g1", named=True).places == {"a.test": "g1"}
+    assert placed(of_groups, "g2", named=True).refusal is Refusal.OUTSIDE
+    several = Scope((Selector(group=patterns(["g1", "g2"])),))
+    assert placed(several, "g2", named=True).places == {"a.test": "g2"}
+    assert placed(several, "g3", named=True).refusal is Refusal.OUTSIDE
+
+
+def test_what_is_outside_comes_before_a_place_that_is_asked_for() -> None:
+    scope = Scope((Selector(group=patterns(["g*"])),))
+    held = Role("r", frozenset(REBOOT), scope=scope)
+    new = instance("a.test", groups=None, new=True, choices=groups("g1", "g2"))
+    assert decide(account(held), REBOOT, [new]).refusal is Refusal.PLACE
+    assert decide(account(held), REBOOT, [new, instance("b.test", groups=frozenset(["x"]))]).refusal is Refusal.OUTSIDE
+
+
+def test_what_is_implied_is_held_to_the_limits_that_there_are() -> None:
+    held = Role("r", frozenset(REBOOT), parameters=Parameters({"disks.size": Limit(high=10)}))
+    for implied, refusal in (
+        ([("disks.size", 10), ("beparams.vcpus", 1)], None),
+        ([("disks.size", 11)], Refusal.PARAMETER),
+    ):
+        assert decide(account(held), REBOOT, [instance("a")], (), implied).refusal is refusal
+
+
 def test_a_place_counts_together_with_the_stamps() -> None:
     scope = Scope((Selector(tag=patterns(["mine"]), group=patterns(["g1"])),))
     assert placed(scope, "g1", tags=("mine",)).places == {"a.test": "g1"}
@@ -269,9 +303,9 @@ def test_a_place_counts_together_with_the_stamps() -> None:
 
 REQUESTS = st.tuples(
     world.needed,
-    st.lists(world.targets, max_size=2),
+    st.lists(world.targets | world.unplaced, max_size=2),
     st.lists(world.values, max_size=2),
-    st.just(("default", "g2")),
+    st.lists(world.values, max_size=1),
 )
 HELD = st.lists(world.roles, max_size=3)
 DENIES = st.lists(world.denies, max_size=2)
@@ -313,16 +347,16 @@ def test_a_scope_that_is_widened_never_takes_a_right_away(
     user: str, held: Role, more: Selector, kind: str, request: Any
 ) -> None:
     """But for the name of the user, which has to fit everywhere, and for a place that was given and is a choice now."""
-    needed, targets, values, groups = request
+    needed, targets, values, implied = request
     targets = [target for target in targets if target.groups is not None]
     scope = held.scope
     if scope is None or more.bound(user) is None:
         return
     change: dict[str, Any] = {kind + "s": (*scope.of(kind), more)}
     wider = dataclasses.replace(scope, **change)
-    if decide(account_of(user, [held]), needed, targets, values, groups).allowed:
+    if decide(account_of(user, [held]), needed, targets, values, implied).allowed:
         widened = dataclasses.replace(held, scope=wider)
-        assert decide(account_of(user, [widened]), needed, targets, values, groups).allowed
+        assert decide(account_of(user, [widened]), needed, targets, values, implied).allowed
 
 
 @given(world.users, HELD, DENIES, REQUESTS, REQUESTS)
@@ -330,8 +364,8 @@ def test_a_larger_request_needs_no_less(
     user: str, held: list[Role], denies: list[Deny], request: Any, more: Any
 ) -> None:
     whole = account_of(user, held, denies)
-    larger = [[*one, *other] for one, other in zip(request[:3], more[:3])]
-    if decide(whole, larger[0], larger[1], larger[2], request[3]).allowed:
+    larger = [[*one, *other] for one, other in zip(request, more)]
+    if decide(whole, *larger).allowed:
         assert decide(whole, *request).allowed
 
 

@@ -461,6 +461,8 @@ VALUE = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(
         st.frozensets(NAMES, max_size=2),
         st.none() | st.frozensets(NAMES, max_size=2),
         st.booleans(),
+        choices=st.just(()),
+        named=st.just(False),
     ),
     st.tuples(st.sampled_from(["os_type", "disks.size", "tags", "start", "hvparams.x", "x"]), VALUE),
 )
@@ -475,7 +477,7 @@ def test_nothing_that_is_taken_breaks_a_decision(
     assert grants is not None
     account = Account(user, grants, policy)
     for permission in ("tags.set", "instances.reboot", "cluster.modify"):
-        decision = decide(account, [permission], [target], [value], ["default", "g2"])
+        decision = decide(account, [permission], [target], [value], [value])
         assert decision.allowed or (decision.refusal is not None and decision.reason)
     assert visibility(account, "instances.list", target.kind).sees(target) in (True, False)
 

@@ -220,6 +220,8 @@ TARGETS = st.builds(
     st.frozensets(st.sampled_from(["a", "b", "joe-1"]), max_size=2),
     st.none() | st.frozensets(st.sampled_from(["a.test", "b", "default"]), max_size=2),
     st.booleans(),
+    choices=st.just(()),
+    named=st.just(False),
 )
 
 

@@ -55,12 +55,29 @@ denies = st.builds(
     st.dictionaries(st.sampled_from(KINDS), several, max_size=2),
 )
 users = st.sampled_from(["joe", "jim", "Joe", "*", "a.b", "é"])
+groups = st.builds(
+    lambda name, tags: Target("group", name, tags, frozenset([name])),
+    st.sampled_from(GROUPS),
+    st.frozensets(st.sampled_from(TAGS), max_size=1),
+)
 targets = st.builds(
     Target,
     st.sampled_from([*KINDS, "cluster", "job"]),
     st.sampled_from(NAMES),
     st.frozensets(st.sampled_from(TAGS), max_size=2),
-    st.none() | st.frozensets(st.sampled_from(GROUPS)),
+    st.frozensets(st.sampled_from(GROUPS)),
+    st.booleans(),
+    st.just(()),
+    st.just(False),
+)
+#: New ones whose place nobody has chosen, or whose group the request names.
+unplaced = st.builds(
+    lambda name, tags, choices, named: Target(
+        "instance", name, tags, None, True, tuple(choices[:1] if named else choices), named and bool(choices)
+    ),
+    st.sampled_from(NAMES),
+    st.frozensets(st.sampled_from(TAGS), max_size=2),
+    st.lists(groups, max_size=2, unique_by=lambda group: group.name),
     st.booleans(),
 )
 values = st.tuples(

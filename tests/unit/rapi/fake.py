@@ -517,6 +517,7 @@ class Server:
         cluster: Cluster | None = None,
         cls: type = handler.RemoteApiHandler,
         reqauth: bool = False,
+        trail: Trail | None = None,
     ) -> None:
         self.cluster = cluster or Cluster()
         self.cluster.jobs.setdefault(int(JOB), [{"OP_ID": "OP_TEST_DUMMY", "reason": []}])
@@ -525,7 +526,7 @@ class Server:
             self.access._take(load_policy(policy.encode(), "policy"))
         self.users = parse_users(users)
         # Made here, so that servers in one test do not share their access control.
-        self.trail = Trail()
+        self.trail = trail or Trail()
         cls = type(cls.__name__, (cls,), {"access": self.access, "audit": self.trail})
         if issubclass(cls, handler.RemoteApiHandler):
             self.access.resolve_users(self.users)
