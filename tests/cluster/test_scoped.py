@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -234,7 +235,6 @@ OUTSIDE_CREATE: dict[str, Any] = {
     "instance_communication": True,
     "helper_startup_timeout": 9,
     "helper_shutdown_timeout": 9,
-    "depends": [[1, ["success"]]],
     "priority": -10,
     "debug_level": 1,
 }
@@ -247,7 +247,7 @@ DISKS: list[dict[str, Any]] = [
     {"size": 1, "access": "x"}, {"size": 1, "attach": "x"}, {"size": 1, "spindles": 1}, {"size": 1, "name": "x"},
     {"size": 1, "extra": "x"},
 ]  # fmt: skip
-COMMON: dict[str, Any] = {"depends": [[1, ["success"]]], "priority": -10, "debug_level": 1}
+COMMON: dict[str, Any] = {"priority": -10, "debug_level": 1}
 OUTSIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/modify"): {
         "hvparams": {"kvm_path": "/tmp/evil"},
@@ -360,7 +360,7 @@ def test_parameters_that_leave_the_instance(tenancy: Tenancy) -> None:
     assert [
         (request, answer)
         for request, answer in zip(tried, answers)
-        if answer[0] != 403 or f"parameter {request[3]} " not in message_of(answer)
+        if answer[0] != 403 or not re.search(rf"parameter {request[3]}[ .]", message_of(answer))
     ] == []
 
 
