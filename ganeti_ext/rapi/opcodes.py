@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ganeti import constants, errors, utils
+from ganeti import constants, errors, serializer, utils
 
 from ganeti_ext.errors import ExtError
 
@@ -281,6 +281,7 @@ def _entries(name: str, value: Any) -> list[tuple[str, Any]]:
     """The entries of a dictionary; `memory` is the old name of two of `beparams`."""
     found = []
     for key, one in _dict(name, value).items():
+        one = one.Get() if isinstance(one, serializer.Private) else one
         both = ("minmem", "maxmem") if (name, key) == ("beparams", "memory") else (key,)
         found += [(f"{name}.{part}", one) for part in both]
     return found
@@ -413,6 +414,8 @@ def check_values(op: Any) -> None:
 
 def is_plain(value: Any) -> bool:
     """Whether a value is one that luxid reads as it is: ASCII, and of 64 bits."""
+    if isinstance(value, serializer.Private):
+        return is_plain(value.Get())
     if isinstance(value, str):
         return value.isascii()
     if isinstance(value, int):
