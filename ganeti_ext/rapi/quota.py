@@ -74,13 +74,12 @@ def size_after(op: Mapping[str, Any], before: Size | None, defaults: Mapping[str
     taken away does not count before the job has run: it may fail.
     """
     wanted = op.get("beparams") or {}
-    # Ganeti lets the old name overwrite the new one.
-    memory = wanted.get("memory", wanted.get("maxmem"))
+    # Ganeti lets the old name overwrite the new one, unless it is null or `default`: the most counts.
+    memory = [wanted[key] for key in ("memory", "maxmem") if key in wanted] or [None] * (before is None)
     size = Size() if before is None else dataclasses.replace(before, disks=list(before.disks))
-    if before is None or wanted.get("vcpus") is not None:
+    if before is None or "vcpus" in wanted:  # null is the cluster's default, too
         size.vcpus = max(size.vcpus, _amount(wanted.get("vcpus"), defaults.get("vcpus", 1)))
-    if before is None or memory is not None:
-        size.memory = max(size.memory, _amount(memory, defaults.get("maxmem", 0)))
+    size.memory = max([size.memory, *(_amount(one, defaults.get("maxmem", 0)) for one in memory)])
     if op.get("OP_ID") == "OP_INSTANCE_GROW_DISK":
         _grow(size, _amount(op.get("disk"), 0), _amount(op.get("amount"), 0), bool(op.get("absolute")))
         return size
@@ -133,8 +132,11 @@ _ADDING = frozenset(
 
 
 def changes_size(op: Mapping[str, Any]) -> bool:
-    """Whether an opcode (as Ganeti stores it) may add to what a scope holds."""
-    return op.get("OP_ID") in _ADDING or op.get("OP_ID") == "OP_INSTANCE_MULTI_ALLOC"
+    """Whether an opcode (as Ganeti stores it) may add to what a scope holds.
+
+    A rename may: it frees a name that a queued creation is waiting for.
+    """
+    return op.get("OP_ID") in _ADDING or op.get("OP_ID") in ("OP_INSTANCE_MULTI_ALLOC", "OP_INSTANCE_RENAME")
 
 
 def _counted(ops: Any) -> Iterator[Mapping[str, Any]]:
@@ -161,19 +163,15 @@ class Counter:
         quota = self._role.quota or Quota()
         # The queue first: what finishes in between is then counted twice at worst, never not at all.
         queued = [
-            op
+            (op, row[0] == constants.JOB_STATUS_RUNNING)
             for row in self._luxi.QueryJobs(None, ["status", "ops"])
             if row and row[0] in _UNFINISHED
             for op in _counted(row[1])
         ]
-        counted = self._instances()
         defaults = self._luxi.QueryClusterInfo()["beparams"]["default"]
-        for op in queued:
-            self._apply(op, counted, defaults)
-        before = _total(counted)
-        for op in _counted(ops):
-            self._apply(op, counted, defaults, asked=True)
-        after = _total(counted)
+        there = self._instances()
+        before = self._total(there, queued, [], defaults)
+        after = self._total(there, queued, list(_counted(ops)), defaults)
         for name, text in _UNITS.items():
             limit = getattr(quota, name)
             if limit is not None and getattr(after, name) > limit and getattr(after, name) > getattr(before, name):
@@ -194,25 +192,36 @@ class Counter:
             if self._role.covers(target_of("instance", row))
         ]
 
-    def _apply(
-        self, op: Mapping[str, Any], counted: list[_Instance], defaults: Mapping[str, Any], asked: bool = False
-    ) -> None:
-        name = str(op.get("instance_name"))
-        called_so = [one for one in counted if name in one.names]
-        if op.get("OP_ID") == "OP_INSTANCE_CREATE":
-            size = size_after(op, None, defaults)
-            # The name is taken, so this fails; or its instance is removed first.
-            same = next((one for one in called_so if one.names == {name}), None)
-            if same is not None:
-                same.size = _larger(same.size, size)
-            elif asked or self._will_hold(op):
-                counted.append(_Instance({name}, size))
-            return
-        for one in called_so:
-            if op.get("OP_ID") == "OP_INSTANCE_RENAME":
-                one.names.add(str(op.get("new_name")))
-            else:
-                one.size = size_after(op, one.size, defaults)
+    def _total(
+        self,
+        there: Sequence[_Instance],
+        queued: Sequence[tuple[Mapping[str, Any], bool]],
+        asked: Sequence[Mapping[str, Any]],
+        defaults: Mapping[str, Any],
+    ) -> _Total:
+        """What there is, once some opcodes have run; of queued ones with whether their job runs."""
+        counted = [_Instance(set(one.names), one.size) for one in there]
+        every = [(op, running, False) for op, running in queued] + [(op, False, True) for op in asked]
+        # Renames first: whichever is asked for first, a creation may run when the name is free.
+        every.sort(key=lambda one: one[0].get("OP_ID") != "OP_INSTANCE_RENAME")
+        for op, running, new in every:
+            name = str(op.get("instance_name"))
+            called_so = [one for one in counted if name in one.names]
+            if op.get("OP_ID") == "OP_INSTANCE_CREATE":
+                size = size_after(op, None, defaults)
+                # The name is taken: by what this has made, or this fails, or that is removed first.
+                same = next((one for one in called_so if running or one.names == {name}), None)
+                if same is not None:
+                    same.size = _larger(same.size, size)
+                elif new or self._will_hold(op):
+                    counted.append(_Instance({name}, size))
+                continue
+            for one in called_so:
+                if op.get("OP_ID") == "OP_INSTANCE_RENAME":
+                    one.names.add(str(op.get("new_name")))
+                else:
+                    one.size = size_after(op, one.size, defaults)
+        return _total(counted)
 
     def _will_hold(self, op: Mapping[str, Any]) -> bool:
         """Whether the role will be about an instance that a queued job makes.

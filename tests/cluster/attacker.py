@@ -158,7 +158,7 @@ class Attacker:
         if choice < 0.1:
             return draw.choice(ODD)
         prepared = BODIES.get((method, path))
-        body = json.loads(json.dumps(draw.choice(prepared))) if prepared else None
+        body: Any = json.loads(json.dumps(draw.choice(prepared))) if prepared else None
         if path.startswith("/2/instances") and method == "POST" and "{" not in path:
             for entry in body.get("instances", [body]):
                 self._number += 1
@@ -251,6 +251,8 @@ class Watch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._before = world.config()
+        #: User -> what he may have made a name of something of his own.
+        self._taken: dict[str, set[str]] = {user: set() for user in TENANTS}
         self._objects = {
             kind: {row[0]: str(row[1]) for row in world.query(kind, "name uuid")}
             for kind in ("instance", "node", "group", "network")
@@ -278,10 +280,13 @@ class Watch:
         if status in (500, 502, 504):
             raise Finding(f"{user}: {request}: {status} {answer!r}")
         said = urllib.parse.unquote(request[1]) + json.dumps(request[2], default=repr)
-        # Names of instances are free where the scope goes by tags: his own jobs say what he asked for.
-        free = user == "mallory" and ("/job" in request[1])
+        # Names are free where the scope goes by tags: his own jobs repeat what he asked for.
+        taken = self._taken[user] if "/job" in request[1] else set()
         for marker in self.markers(user):
-            if marker.encode() in answer and marker not in said and not (free and marker in self._objects["instance"]):
+            if marker in said:
+                if user == "mallory" and status == 200:
+                    self._taken[user].add(marker)
+            elif marker.encode() in answer and marker not in taken:
                 raise Finding(f"{user}: {request}: {marker!r} in the answer {answer!r}")
 
     def check_jobs(self) -> int:
@@ -298,10 +303,12 @@ class Watch:
         return len(jobs)
 
     def _check_opcode(self, user: str, job_id: int, opcode: dict[str, Any]) -> None:
+        # What the allocator chose is written into the opcode, or is in that of a job that a job made.
+        chosen = opcode.get("iallocator") == "hail" or str(opcode.get("comment")).startswith("Submitted by OP_")
         for kind, name in _named(opcode):
             inside = {
                 "instance": name.endswith(".test.example.com") or user == "mallory",
-                "node": user == "eve" and name in ("node1", "node2"),
+                "node": name in ("node1", "node2") and (user == "eve" or chosen),
                 "group": user == "eve" and name == "default",
                 "network": user == "eve" and name in ("eve-net", self._objects["network"]["eve-net"]),
             }[kind]

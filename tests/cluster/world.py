@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -96,8 +95,8 @@ class World:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._lock = threading.Lock()
         self.seen_job = 0
+        self._coming: list[int] = []
 
     def ask(self, user: str, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         """One request: its status, and its body as it was meant; never an error of the server."""
@@ -142,13 +141,12 @@ class World:
 
     def new_jobs(self) -> list[tuple[int, list[dict[str, Any]]]]:
         """The jobs that were submitted since it was asked last: their ids and opcodes."""
-        with self._lock:
-            first, self.seen_job = self.seen_job + 1, self.last_job()
-            ids = list(range(first, self.seen_job + 1))
-        if not ids:
-            return []
-        rows = self.cluster.luxi("QueryJobs", ids, ["ops"])
-        return [(job_id, row[0]) for job_id, row in zip(ids, rows) if row]
+        first, self.seen_job = self.seen_job + 1, self.last_job()
+        ids = [*self._coming, *range(first, self.seen_job + 1)]
+        rows = [row and row[0] for row in self.cluster.luxi("QueryJobs", ids, ["ops"])] if ids else []
+        # An id is given before there is a job.
+        self._coming = [job_id for job_id, opcodes in zip(ids, rows) if not opcodes]
+        return [(job_id, opcodes) for job_id, opcodes in zip(ids, rows) if opcodes]
 
     @contextlib.contextmanager
     def no_job(self) -> Iterator[None]:
@@ -172,17 +170,15 @@ class World:
     @contextlib.contextmanager
     def paused(self, then_run: bool = False) -> Iterator[None]:
         """Jobs of our accounts are taken and wait; at the end they are cancelled, or run."""
-        predicate = json.dumps([["reason", ["=", "source", SOURCE]]])
-        before = {row[0] for row in self.cluster.luxi("QueryFilters", None, ["uuid"])}
-        self.cluster.gnt("gnt-filter", "add", "--priority=0", f"--predicates={predicate}", "--action=PAUSE")
-        (uuid,) = {row[0] for row in self.cluster.luxi("QueryFilters", None, ["uuid"])} - before
+        predicates = [["reason", ["=", "source", SOURCE]]]
+        uuid = self.cluster.luxi("ReplaceFilter", None, 0, predicates, "PAUSE", [])
         try:
             yield
         finally:
             if not then_run:
                 for job_id in self.unfinished():
                     self.cluster.luxi("CancelJob", job_id, False)
-            self.cluster.gnt("gnt-filter", "delete", uuid)
+            self.cluster.luxi("DeleteFilter", uuid)
 
     def run(self, *opcodes: dict[str, Any]) -> Any:
         """A job of the administrator's, done: its results."""
@@ -229,6 +225,13 @@ def shared() -> Iterator[World]:
 
 def _furnish(world: World) -> None:
     cluster = world.cluster
+    # Each candidate gets a copy of each job; and hail does not believe the fake hypervisor's memory.
+    world.run(
+        {"OP_ID": "OP_CLUSTER_SET_PARAMS", "candidate_pool_size": 1},
+        {"OP_ID": "OP_CLUSTER_SET_PARAMS", "default_iallocator_params": {"no-capacity-checks": None}},
+        {"OP_ID": "OP_NODE_SET_PARAMS", "node_name": "node2", "master_candidate": False, "force": True},
+        {"OP_ID": "OP_NODE_SET_PARAMS", "node_name": "node3", "master_candidate": False, "force": True},
+    )
     add: dict[str, Any] = {"OP_ID": "OP_GROUP_ADD", "group_name": "vault-group", "alloc_policy": "unallocable"}
     move = {"OP_ID": "OP_GROUP_ASSIGN_NODES", "group_name": "vault-group", "nodes": ["node3"], "force": True}
     world.run(add, move)

@@ -147,7 +147,7 @@ def test_no_change_takes_anything_away(before: Size, op: dict[str, Any]) -> None
         ("OP_INSTANCE_SET_PARAMS", True),
         ("OP_INSTANCE_GROW_DISK", True),
         ("OP_INSTANCE_RECREATE_DISKS", True),
-        ("OP_INSTANCE_RENAME", False),
+        ("OP_INSTANCE_RENAME", True),
         ("OP_INSTANCE_REMOVE", False),
         ("OP_INSTANCE_STARTUP", False),
         (None, False),
