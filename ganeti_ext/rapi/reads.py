@@ -93,8 +93,11 @@ class Reader:
         self._foreign: frozenset[str] | None = None
 
     def sees_all(self, kind: str, fields: Sequence[str] = ()) -> bool:
-        """Whether nothing of a kind is hidden from the user."""
-        return all(view.everything for view in self._views(kind, fields))
+        """Whether nothing of a kind is hidden from the user, nor of what an object of that kind lists."""
+        listed = set(_LISTS[kind].values())
+        return all(view.everything for view in self._views(kind, fields)) and all(
+            view.everything for other in listed for view in self._views(other, ())
+        )
 
     def query(self, kind: str, fields: Sequence[str], qfilter: Any) -> Any:
         """Answers a query of a kind as `ganeti.luxi.Client.Query`, cut to what the user may see.
