@@ -134,7 +134,9 @@ SELECTOR = st.builds(Selector, some(NAME, 3), some(TAG, 2), some(GROUPS, 1)).map
 SELECTORS = st.lists(SELECTOR, max_size=3).map(tuple)
 KIND = st.sampled_from(["instance", "instance", "instance", "node", "group", "network"])
 
-thorough = settings(max_examples=150, suppress_health_check=list(HealthCheck))
+thorough = settings(
+    max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @thorough

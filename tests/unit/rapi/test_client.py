@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from ganeti import errors, http, opcodes
+from ganeti import errors, http, luxi, opcodes
 from ganeti.rpc import errors as rpcerr
 
 from ganeti_ext.policy.accounts import EVERYTHING, Account, resolve
@@ -1030,3 +1031,15 @@ def test_nor_what_it_says_of_reads(server: Server, monkeypatch: pytest.MonkeyPat
     }[call]
     answer = server.ask("GET", target, "boss")
     assert (answer.status, answer.message) == (400, "luxid refused the request")
+
+
+@pytest.mark.parametrize(
+    "call", [name for name, value in vars(AccessClient).items() if name[0].isupper() and callable(value)]
+)
+def test_a_call_takes_what_ganetis_takes(call: str) -> None:
+    """By position and by name: handlers do both."""
+    ours = list(inspect.signature(getattr(AccessClient, call)).parameters.values())
+    ganetis = list(inspect.signature(getattr(luxi.Client, call)).parameters.values())
+    named = [parameter for parameter in ours if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert [parameter.name for parameter in named] == [parameter.name for parameter in ganetis[: len(named)]]
+    assert len(named) == len(ganetis) or ours[-1].kind is inspect.Parameter.VAR_KEYWORD
