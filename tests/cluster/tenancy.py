@@ -100,6 +100,20 @@ READS: list[tuple[str, str, Any]] = [
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
+def run(cluster: Cluster, *ops: Any) -> None:
+    """Runs opcodes of Ganeti's one after the other, in one job."""
+    for op in ops:
+        op.Validate(True)
+    status, result = cluster.job(cluster.luxi("SubmitJob", [op.__getstate__() for op in ops]))
+    assert status == "success", result
+
+
+def last_job(cluster: Cluster) -> int:
+    """The id that was last given to a job."""
+    with open(cluster.node_path("node1", "var/lib/ganeti/queue/serial"), encoding="ascii") as stream:
+        return int(stream.read())
+
+
 class Tenancy:
     """The cluster with two tenants, and what is asked of it."""
 
@@ -123,17 +137,12 @@ class Tenancy:
         with ThreadPoolExecutor(4) as pool:
             return list(pool.map(lambda request: self.ask(request[0], request[1], request[2], user), requests))
 
-    def last_job(self) -> int:
-        """The id that was last given to a job."""
-        with open(self.cluster.node_path("node1", "var/lib/ganeti/queue/serial"), encoding="ascii") as stream:
-            return int(stream.read())
-
     @contextlib.contextmanager
     def no_job(self) -> Iterator[None]:
         """Fails if a job is submitted meanwhile."""
-        before = self.last_job()
+        before = last_job(self.cluster)
         yield
-        assert self.last_job() == before, self.stored(self.last_job())
+        assert last_job(self.cluster) == before, self.stored(last_job(self.cluster))
 
     def stored(self, job_id: int) -> list[dict[str, Any]]:
         """The opcodes of a job as Ganeti keeps them."""
@@ -157,11 +166,8 @@ class Tenancy:
         return {row[0] for row in self.cluster.luxi("QueryInstances", [], ["name"], False)}
 
     def run(self, *ops: Any) -> None:
-        """Runs opcodes of Ganeti's, one after the other in one job, as the administrator."""
-        for op in ops:
-            op.Validate(True)
-        status, result = self.cluster.job(self.cluster.luxi("SubmitJob", [op.__getstate__() for op in ops]))
-        assert status == "success", result
+        """Runs opcodes of Ganeti's as the administrator, see `run`."""
+        run(self.cluster, *ops)
 
     def remove(self, *names: str) -> None:
         """Removes instances, as the administrator."""

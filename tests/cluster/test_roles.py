@@ -6,9 +6,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +18,9 @@ from ganeti.rapi import baserlib, rlib2
 
 from ganeti_ext.rapi.jobs import REASON_SOURCE
 from ganeti_ext.rapi.opcodes import NOT_SUBMITTED, RULES
+from tests.cluster import direct
 from tests.cluster.table import DRAINED, ROWS, Row
+from tests.cluster.tenancy import last_job, run
 from tests.cluster.test_unconfigured import endpoints, unconfigure
 from tests.cluster.vcluster import Cluster
 
@@ -80,6 +80,8 @@ OPERATOR = (
     " instances.replace_disks instances.export.* instances.query.console"
 )
 TENANT = f"{OPERATOR} instances.create instances.remove tags.set tags.delete jobs.cancel"
+#: Opcodes that change what belongs to everybody: no limited role may submit one.
+NEVER_LIMITED = {"OpClusterSetParams", "OpClusterRedistConf"}
 NEVER_SCOPED = "filter.* cluster.modify cluster.redistribute_config"
 DENIED = "instances.query tags.get instances.remove instances.reboot tags.set instances.create"
 
@@ -280,11 +282,14 @@ class Board:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        cluster.gnt("gnt-group", "add", "other")
-        cluster.gnt("gnt-group", "assign-nodes", "other", "node3")
-        for number in (1, 2):
-            cluster.gnt("gnt-network", "add", f"--network=198.51.100.{number * 16}/28", f"net{number}")
-        cluster.gnt("gnt-instance", "add-tags", INSIDE, "team:a")
+        run(
+            cluster,
+            ganeti_opcodes.OpGroupAdd(group_name="other"),
+            ganeti_opcodes.OpGroupAssignNodes(group_name="other", nodes=["node3"]),
+            ganeti_opcodes.OpNetworkAdd(network_name="net1", network="198.51.100.0/28"),
+            ganeti_opcodes.OpNetworkAdd(network_name="net2", network="198.51.100.16/28"),
+            ganeti_opcodes.OpTagsSet(kind="instance", name=INSIDE, tags=["team:a"]),
+        )
         predicate = json.dumps([["reason", ["=", "source", REASON_SOURCE]]])
         cluster.gnt("gnt-filter", "add", "--priority=9", f"--predicates={predicate}", "--action=PAUSE")
         self.filter = cluster.luxi("QueryFilters", None, ["uuid"])[0][0]
@@ -300,11 +305,14 @@ class Board:
         for job in self.jobs.values():
             self.cluster.luxi("CancelJob", job, False)
         self.cluster.gnt("gnt-filter", "delete", self.filter)
-        self.cluster.gnt("gnt-instance", "remove-tags", INSIDE, "team:a")
-        for number in (1, 2):
-            self.cluster.gnt("gnt-network", "remove", f"net{number}")
-        self.cluster.gnt("gnt-group", "assign-nodes", "default", "node3")
-        self.cluster.gnt("gnt-group", "remove", "other")
+        run(
+            self.cluster,
+            ganeti_opcodes.OpTagsDel(kind="instance", name=INSIDE, tags=["team:a"]),
+            ganeti_opcodes.OpNetworkRemove(network_name="net1"),
+            ganeti_opcodes.OpNetworkRemove(network_name="net2"),
+            ganeti_opcodes.OpGroupAssignNodes(group_name="default", nodes=["node3"]),
+            ganeti_opcodes.OpGroupRemove(group_name="other"),
+        )
 
     def requests(self, account: Account, row: Row, thorough: bool = False) -> Iterator[Request]:
         """The requests of an account on a row: for the own object, or for all three."""
@@ -329,45 +337,6 @@ def _board(cluster: Cluster) -> Iterator[Board]:
         board.restore()
 
 
-def last_job(cluster: Cluster) -> int:
-    """The id that was last given to a job."""
-    with open(cluster.node_path("node1", "var/lib/ganeti/queue/serial"), encoding="ascii") as stream:
-        return int(stream.read())
-
-
-#: Drives the handler that the daemon would have, as the daemon's user, without the network: it
-#: reads [users file, [[user, method, path, body], …]] and writes the list of (status, body).
-DRIVER = """
-import base64, email.message, json, logging, os, sys, types
-from ganeti_ext import compat, entrypoint
-
-compat.put_ganeti_first()
-from ganeti import http
-from ganeti.server import rapi
-
-entrypoint.apply(entrypoint.rapi_patches(None))
-logging.disable()
-users_file, requests = json.load(sys.stdin)
-rapi.RemoteApiHandler.access.load_policy()
-users = rapi.RapiUsers()
-assert users.Load(users_file)
-responder = http.server.HttpResponder(rapi.RemoteApiHandler(users.Get, True))
-answers = []
-for user, method, path, body in requests:
-    message = http.HttpMessage()
-    message.start_line = http.HttpClientToServerStartLine(method, path, "HTTP/1.1")
-    message.headers = email.message.Message()
-    message.headers["Host"] = "cluster"
-    message.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:x".encode()).decode()
-    if body is not None:
-        message.headers["Content-Type"] = "application/json"
-        message.body = json.dumps(body)
-    reader = types.SimpleNamespace(sock=None)
-    answer = responder(lambda: (message, reader))[3]
-    answers.append((answer.start_line.code, (answer.body or b"").decode()))
-json.dump(answers, sys.stdout)
-"""
-
 Answer = tuple[int, str]
 
 
@@ -378,27 +347,8 @@ def users_file(accounts: Sequence[Account]) -> str:
 
 def drive(cluster: Cluster, accounts: Sequence[Account], requests: Sequence[Request]) -> list[Answer]:
     """The answers to requests, by the daemon's own handler and without the network."""
-    path = cluster.node_path("node1", f"etc/ganeti/users-{secrets.token_hex(4)}")
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(users_file(accounts))
-    os.chmod(path, 0o644)
-
-    def some(part: Sequence[Request]) -> list[Answer]:
-        wanted = [[request.account.name, request.row.method, request.path, request.body] for request in part]
-        done = cluster.gnt(
-            "setpriv", "--reuid=gnt-rapi", "--regid=gnt-rapi", "--init-groups",
-            "/usr/bin/python3", "-I", "-c", DRIVER, input=json.dumps([path, wanted]),
-        )  # fmt: skip
-        return [(status, body) for status, body in json.loads(done.stdout)]
-
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            halves = list(pool.map(some, (requests[::2], requests[1::2])))
-    finally:
-        os.unlink(path)
-    answers = [(0, "")] * len(requests)
-    answers[::2], answers[1::2] = halves
-    return answers
+    wanted = [(request.account.name, request.row.method, request.path, request.body) for request in requests]
+    return [(status, body.decode()) for status, body in direct.answers(cluster, users_file(accounts), wanted)]
 
 
 def ask(cluster: Cluster, requests: Sequence[Request]) -> list[Answer]:
@@ -450,6 +400,7 @@ def test_every_opcode_is_known() -> None:
     made = set(re.findall(r"opcodes\.(Op[A-Z]\w+)", inspect.getsource(rlib2)))
     assert len(named | made) >= 45
     assert named | made <= {*RULES, *NOT_SUBMITTED}
+    assert {name for name, rule in RULES.items() if not rule.for_limited} == NEVER_LIMITED
     # What the table knows and this Ganeti does not is of a later one.
     of_later = {name for name in RULES if not hasattr(ganeti_opcodes, name)}
     assert of_later <= {"OpNetworkRename"}

@@ -222,7 +222,8 @@ def test_what_cannot_be_pinned_is_not_put_off(world: World) -> None:
 
 SPELLINGS = [
     "eve2", "eve2.test", "EVE2.test.example.com", "eve2.TEST.example.com", "eve2.test.example.com.",
-    "%65ve2.test.example.com", "eve2%2etest.example.com", "eve2.test.example.com%00", "eve2.test.example.com%0a", "eve2.test.example.com;x=1",
+    "%65ve2.test.example.com", "eve2%2etest.example.com", "eve2.test.example.com%00",
+    "eve2.test.example.com%0a", "eve2.test.example.com;x=1",
     "../instances/eve2.test.example.com", "./eve2.test.example.com", "eve2..test.example.com",
     "ev%D0%B52.test.example.com",
     "eve2.te%C5%BFt.example.com", "eve%C2%B2.test.example.com", "*", "eve%3f.test.example.com", "eve2,eve1",
@@ -379,11 +380,13 @@ def test_places_by_a_side_door(world: World) -> None:
     """
     create = {**CREATE, "name": NEW}
     with world.paused():
-        for more in ({}, {"snode": "node1"}, {"src_node": "node1"}, {"group_name": "default"}):
-            stored = world.stored(world.submit("eve", "POST", "/2/instances", {**create, **more}))
+        choices: list[dict[str, str]] = [{}, {"snode": "node1"}, {"src_node": "node1"}, {"group_name": "default"}]
+        for choice in choices:
+            stored = world.stored(world.submit("eve", "POST", "/2/instances", {**create, **choice}))
             assert stored[0]["group_name"] == "default"
     requests: list[Request] = []
-    for more in ({}, {"pnode": "node1"}, {"snode": "node1"}, {"beparams": {"maxmem": "9G"}}):
+    wider: list[dict[str, Any]] = [{}, {"pnode": "node1"}, {"snode": "node1"}, {"beparams": {"maxmem": "9G"}}]
+    for more in wider:
         for group in ("vault-group", "no-group", "Default"):
             requests.append(("eve", "POST", "/2/instances", {**create, **more, "group_name": group}))
     for key in ("pnode", "snode", "src_node"):

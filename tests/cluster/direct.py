@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Asks the handler that the daemon would have, as the daemon's user and without the network: for many requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.cluster.vcluster import Cluster
+
+#: User, method, path, body.
+Wanted = tuple[str, str, str, Any]
+
+#: Drives the handler that the daemon would have, as the daemon's user, without the network: it
+#: reads [users file, [[user, method, path, body], …]] and writes the list of (status, body).
+DRIVER = """
+import base64, email.message, json, logging, os, sys, types
+from ganeti_ext import compat, entrypoint
+
+compat.put_ganeti_first()
+from ganeti import http
+from ganeti.server import rapi
+
+entrypoint.apply(entrypoint.rapi_patches(None))
+logging.disable()
+users_file, requests = json.load(sys.stdin)
+rapi.RemoteApiHandler.access.load_policy()
+users = rapi.RapiUsers()
+assert users.Load(users_file)
+responder = http.server.HttpResponder(rapi.RemoteApiHandler(users.Get, True))
+answers = []
+for user, method, path, body in requests:
+    message = http.HttpMessage()
+    message.start_line = http.HttpClientToServerStartLine(method, path, "HTTP/1.1")
+    message.headers = email.message.Message()
+    message.headers["Host"] = "cluster"
+    message.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:x".encode()).decode()
+    if body is not None:
+        message.headers["Content-Type"] = "application/json"
+        message.body = json.dumps(body)
+    reader = types.SimpleNamespace(sock=None)
+    answer = responder(lambda: (message, reader))[3]
+    answers.append((answer.start_line.code, (answer.body or b"").decode()))
+json.dump(answers, sys.stdout)
+"""
+
+
+def answers(cluster: Cluster, users: str, wanted: Sequence[Wanted]) -> list[tuple[int, bytes]]:
+    """The status and body of each request, with the policy as it is; in `users` everybody's password is `x`."""
+    path = cluster.node_path("node1", f"etc/ganeti/users-{secrets.token_hex(4)}")
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(users)
+    os.chmod(path, 0o644)
+
+    def some(part: Sequence[Wanted]) -> list[tuple[int, bytes]]:
+        done = cluster.gnt(
+            "setpriv", "--reuid=gnt-rapi", "--regid=gnt-rapi", "--init-groups",
+            "/usr/bin/python3", "-I", "-c", DRIVER, input=json.dumps([path, part]),
+        )  # fmt: skip
+        return [(status, body.encode()) for status, body in json.loads(done.stdout)]
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            halves = list(pool.map(some, (wanted[::2], wanted[1::2])))
+    finally:
+        os.unlink(path)
+    found = [(0, b"")] * len(wanted)
+    found[::2], found[1::2] = halves
+    return found
