@@ -354,7 +354,7 @@ def test_a_creation_may_say_how_large_it_is(server: Server, parameters: dict[str
         ("PUT", "modify", {"osparams": {"os-image": "/x"}}),
         ("PUT", "modify", {"pnode": NODE}),
         ("PUT", "modify", {"os_name": "x"}),
-        ("PUT", "modify", {"hotplug": True}),
+        ("PUT", "modify", {"ignore_ipolicy": True}),
         ("PUT", "modify", {"force": True}),
         ("PUT", "shutdown", {"force": True}),
         ("PUT", "shutdown", {"timeout": 100000}),
