@@ -222,7 +222,8 @@ def test_what_cannot_be_pinned_is_not_put_off(world: World) -> None:
 
 SPELLINGS = [
     "eve2", "eve2.test", "EVE2.test.example.com", "eve2.TEST.example.com", "eve2.test.example.com.",
-    "%65ve2.test.example.com", "eve2%2etest.example.com", "eve2.test.example.com%00", "eve2.test.example.com%0a", "eve2.test.example.com;x=1",
+    "%65ve2.test.example.com", "eve2%2etest.example.com", "eve2.test.example.com%00",
+    "eve2.test.example.com%0a", "eve2.test.example.com;x=1",
     "../instances/eve2.test.example.com", "./eve2.test.example.com", "eve2..test.example.com",
     "ev%D0%B52.test.example.com",
     "eve2.te%C5%BFt.example.com", "eve%C2%B2.test.example.com", "*", "eve%3f.test.example.com", "eve2,eve1",
