@@ -297,9 +297,9 @@ class Rows:
         if status != constants.RS_NORMAL:
             return True  # what is not there is whatever it is compared with (`threats.md`)
         if operator == "?":
-            if isinstance(value, (list, dict)):
+            if not isinstance(value, bool):
                 raise errors.ParameterError(f"Unexpected value '{value}' in boolean context")
-            return bool(value)
+            return value
         wanted = operands[1]
         if operator == "=[]":
             if not isinstance(value, list):
