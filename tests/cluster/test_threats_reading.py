@@ -116,7 +116,8 @@ def test_filters_on_what_is_cut(world: World) -> None:
     """What is cut in an answer may not be asked for in a filter either, nor may jobs' contents."""
     for kind, field in [("node", "pinst_list"), ("node", "pinst_cnt"), ("node", "sinst_list"), ("group", "pinst_list"),
                         ("group", "node_list"), ("group", "node_cnt"), ("network", "inst_list"),
-                        ("network", "inst_cnt"), ("network", "map"), ("network", "free_count"), ("network", "external_reservations"),
+                        ("network", "inst_cnt"), ("network", "map"), ("network", "free_count"),
+                        ("network", "external_reservations"),
                         ("job", "ops"), ("job", "summary"), ("job", "opresult"), ("job", "oplog")]:  # fmt: skip
         for qfilter in (
             ["=", field, 1],
@@ -259,11 +260,21 @@ def test_waiting_for_odd_things(world: World) -> None:
     """What a waiting client sends goes to luxid: odd fields and states are an error of hers, not of the server."""
     job_id = world.submit("eve", "PUT", f"/2/instances/{OWN}/tags?tag=waited")
     world.cluster.job(job_id)
+    odd: list[Any] = list(
+        (["status"], [], ["nosuch"], [["a"]], [1], [None], ["\ud800"], ["status"] * 500, "x", {}, None)
+    )
+    states: list[dict[str, Any]] = list(
+        (
+            {},
+            {"previous_job_info": [float("nan")]},
+            {"previous_job_info": ["\ud800"]},
+            {"previous_job_info": {}},
+            {"previous_log_serial": 10**30},
+            {"previous_log_serial": "1"},
+        )
+    )
     bodies: list[dict[str, Any]] = [
-        {"fields": fields, **more}
-        for fields in (["status"], [], ["nosuch"], [["a"]], [1], [None], ["\ud800"], ["status"] * 500, "x", {}, None)
-        for more in ({}, {"previous_job_info": [float("nan")]}, {"previous_job_info": ["\ud800"]},
-                     {"previous_job_info": {}}, {"previous_log_serial": 10**30}, {"previous_log_serial": "1"})
+        {"fields": fields, **more} for fields in odd for more in states
     ]  # fmt: skip
     for body in bodies:
         assert world.ask("eve", "GET", f"/2/jobs/{job_id}/wait", body)[0] in (200, 400, 404), body
