@@ -260,19 +260,15 @@ def test_waiting_for_odd_things(world: World) -> None:
     """What a waiting client sends goes to luxid: odd fields and states are an error of hers, not of the server."""
     job_id = world.submit("eve", "PUT", f"/2/instances/{OWN}/tags?tag=waited")
     world.cluster.job(job_id)
-    odd: list[Any] = list(
-        (["status"], [], ["nosuch"], [["a"]], [1], [None], ["\ud800"], ["status"] * 500, "x", {}, None)
-    )
-    states: list[dict[str, Any]] = list(
-        (
-            {},
-            {"previous_job_info": [float("nan")]},
-            {"previous_job_info": ["\ud800"]},
-            {"previous_job_info": {}},
-            {"previous_log_serial": 10**30},
-            {"previous_log_serial": "1"},
-        )
-    )
+    odd: list[Any] = [["status"], [], ["nosuch"], [["a"]], [1], [None], ["\ud800"], ["status"] * 500, "x", {}, None]
+    states: list[dict[str, Any]] = [
+        {},
+        {"previous_job_info": [float("nan")]},
+        {"previous_job_info": ["\ud800"]},
+        {"previous_job_info": {}},
+        {"previous_log_serial": 10**30},
+        {"previous_log_serial": "1"},
+    ]
     bodies: list[dict[str, Any]] = [
         {"fields": fields, **more} for fields in odd for more in states
     ]  # fmt: skip
