@@ -280,11 +280,11 @@ class Watch:
         if status in (500, 502, 504):
             raise Finding(f"{user}: {request}: {status} {answer!r}")
         said = urllib.parse.unquote(request[1]) + json.dumps(request[2], default=repr)
-        # Names are free where the scope goes by tags: his own jobs repeat what he asked for.
+        # Comments and, where the scope goes by tags, names are free: one's own jobs repeat what one asked for.
         taken = self._taken[user] if "/job" in request[1] else set()
         for marker in self.markers(user):
             if marker in said:
-                if user == "mallory" and status == 200:
+                if status == 200:
                     self._taken[user].add(marker)
             elif marker.encode() in answer and marker not in taken:
                 raise Finding(f"{user}: {request}: {marker!r} in the answer {answer!r}")

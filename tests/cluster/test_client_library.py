@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.tenancy import FOREIGN, INNER, OWN, Tenancy, tenants
+from tests.cluster.tenancy import FOREIGN, INNER, OWN, Tenancy, last_job, tenants
 from tests.cluster.vcluster import Cluster
 
 POLICY = """\
@@ -109,7 +109,7 @@ CALLS: dict[str, Call] = {
     "DeleteNodeTags": (["node2", ["x"]], {}, "ok"),
     "GetNetworks": ([], {"bulk": True}, "ok"),
     "GetNetwork": (["test-net"], {}, "ok"),
-    "CreateNetwork": (["test-net2", "198.51.100.0/28"], {}, 403),
+    "CreateNetwork": (["test-net2", "198.51.100.0/28"], {"tags": []}, 403),
     "ConnectNetwork": (["test-net", "default", "bridged", "br0"], {}, 403),
     "DisconnectNetwork": (["test-net", "default"], {}, 404),  # in the group are instances of others
     "ModifyNetwork": (["test-net"], {"mac_prefix": "aa:bb:cc"}, 403),
@@ -180,8 +180,8 @@ def test_no_method_reaches_what_is_anothers(tenancy: Tenancy) -> None:
     _, methods = outcomes(tenancy, {})
     about = {name for name, parameters in methods.items() if parameters[:1] == ["instance"]}
     calls: dict[str, Call] = {name: ([FOREIGN, *CALLS[name][0][1:]], CALLS[name][1], 404) for name in about}
-    before = tenancy.last_job()
+    before = last_job(tenancy.cluster)
     found, _ = outcomes(tenancy, calls)
     assert {name: outcome for name, outcome in found.items() if status(outcome) != 404} == {}
     assert len({outcome[1] for outcome in found.values()}) == 1
-    assert tenancy.last_job() == before + 1  # that of the program itself
+    assert last_job(tenancy.cluster) == before + 1  # that of the program itself
