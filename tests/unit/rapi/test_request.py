@@ -51,8 +51,20 @@ def test_a_body_that_is_no_object_is_400(raw: str) -> None:
     for pair in WITH_PERMISSION:
         if (pair[0].__name__, pair[1]) == ("R_2_nodes_name_role", "GET"):
             continue  # whose other method takes a text, and which reads none
+        if pair[0].__name__.endswith("tags"):
+            continue  # see below
         answer = server.ask_pair(pair, "boss", body=None, raw=raw)
         assert (answer.status, answer.calls) == (400, []), (pair, answer)
+
+
+@pytest.mark.parametrize("raw", ["5", "true", "[]", '["x"]', "[{}]", "1.5", '"x"'])
+def test_the_body_of_a_request_for_tags_is_not_looked_at(raw: str) -> None:
+    """Ganeti's client library sends the tags in it, as a list, which stand in the query, too."""
+    ours, stock = Server("boss @admin"), Server("boss write", cls=fake.STOCK)
+    for pair in [pair for pair in WITH_PERMISSION if pair[0].__name__.endswith("tags")]:
+        answer = ours.ask_pair(pair, "boss", body=None, raw=raw)
+        expected = stock.ask_pair(pair, "boss", body=None, raw=raw)
+        assert answer.status == (400 if expected.status == 500 else expected.status), pair
 
 
 @pytest.mark.parametrize("pair", WITH_PERMISSION, ids=IDS)
