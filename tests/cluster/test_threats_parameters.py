@@ -167,7 +167,8 @@ LATER: dict[tuple[str, str], Row] = {
     ("PUT", "/rename"): alone(priority=-10, debug_level=9),
 }  # fmt: skip
 NEEDED: dict[str, dict[str, Any]] = {
-    "/export": {"mode": "local", "shutdown": True, "target_node": "node1"}, "/replace-disks": {"mode": "replace_on_primary"},
+    "/export": {"mode": "local", "shutdown": True, "target_node": "node1"},
+    "/replace-disks": {"mode": "replace_on_primary"},
     "/disk/0/grow": {"amount": 1}, "/rename": {"new_name": NEW},
 }  # fmt: skip
 IN_QUERY = {

@@ -116,7 +116,8 @@ def test_filters_on_what_is_cut(world: World) -> None:
     """What is cut in an answer may not be asked for in a filter either, nor may jobs' contents."""
     for kind, field in [("node", "pinst_list"), ("node", "pinst_cnt"), ("node", "sinst_list"), ("group", "pinst_list"),
                         ("group", "node_list"), ("group", "node_cnt"), ("network", "inst_list"),
-                        ("network", "inst_cnt"), ("network", "map"), ("network", "free_count"), ("network", "external_reservations"),
+                        ("network", "inst_cnt"), ("network", "map"), ("network", "free_count"),
+                        ("network", "external_reservations"),
                         ("job", "ops"), ("job", "summary"), ("job", "opresult"), ("job", "oplog")]:  # fmt: skip
         for qfilter in (
             ["=", field, 1],
