@@ -196,6 +196,8 @@ class Attacker:
             return draw.choice([[[job, ["success"]]], [[job, []], [-1, []]], [[-1, ["success"]]], [[str(job), []]]])
         if name == "reason":
             return [[SOURCE, draw.choice(["admin", "eve", "mallory"]), 1]]
+        if name == "comment":
+            return "x"  # which her jobs repeat
         if "node" in name:
             node = self._name("node")
             return [node] if name.endswith("s") else node
