@@ -195,7 +195,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "startup_paused": Parameter("flag", "start it paused"),
     "allow_failover": Parameter("flag", "fail over where it cannot migrate", ANY),
     "allow_runtime_changes": Parameter("flag", "shrink the memory for a migration", ANY),
-    "offline": Parameter("flag", "mark the instance or the node offline", ANY),
+    "offline": Parameter("flag", "mark the instance or the node offline, or undo that"),
     "runtime_mem": Parameter("size", "memory that a running instance has now"),
     "hotplug": Parameter("flag", "change devices while it runs"),
     "hotplug_if_possible": Parameter("flag", "the same, if it can be"),

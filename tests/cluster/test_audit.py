@@ -105,7 +105,7 @@ def ask(cluster: Cluster, method: str, path: str, user: str | None = None, **opt
 # --- what is written ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("user", "rule"), [("admin", "write"), ("ops", "operator"), ("web", "web")])
+@pytest.mark.parametrize(("user", "rule"), [("admin", "write"), ("ops", "role operator"), ("web", "role web")])
 def test_a_change_is_written_with_its_job(trail: Trail, user: str, rule: str) -> None:
     with trail.added() as found:
         status, job = ask(trail.cluster, "POST", f"/2/instances/{OWN}/reboot?reason=why&dry-run=1", user)
@@ -136,7 +136,7 @@ def test_denials_are_written_and_reads_are_not(trail: Trail) -> None:
         (401, "DELETE", f"/2/instances/{OWN}", "no\nbody \x1b[2J\"}", {"password": "wrong"}),
         (403, "PUT", "/2/modify", "reader", {"body": {}}),
         (403, "PUT", "/2/modify", "web", {"body": {}}),
-        (403, "GET", "/2/nodes", "web", {}),
+        (403, "GET", "/2/filters", "web", {}),
         (404, "POST", f"/2/instances/{FOREIGN}/reboot", "web", {}),
         (404, "POST", "/2/instances/web9.test.example.com/reboot", "web", {}),
         (403, "PUT", f"/2/instances/{OWN}/modify", "web", {"body": {"hvparams": {"acpi": True}}}),
