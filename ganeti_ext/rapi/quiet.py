@@ -19,7 +19,9 @@ def short_repr(stock: Callable[[Any], str], active: Callable[[], bool]) -> Calla
         if not active():
             return stock(self)
         path = self.request_path.split("?", 1)[0]
-        return f"<request {self.request_method} {path}, body of {len(self.request_body or '')} bytes>"
+        body = self.request_body or ""
+        size = len(body) if isinstance(body, str) else "unread"
+        return f"<request {self.request_method} {path}, body of {size} bytes>"
 
     return shown
 
