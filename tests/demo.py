@@ -19,8 +19,16 @@ from typing import Any, TypeVar
 from tests.cluster import vcluster
 
 NAME = "demo"
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-POLICY = os.path.join(HERE, "examples", "test-domain", "rapi-access.yaml")
+POLICY = """\
+version: 1
+roles:
+  test-operator:
+    description: Makes, reads, runs and removes the instances below test.example.com
+    permissions: ["@readonly", instances.create, instances.remove, instances.reboot, instances.modify, tags.set]
+    scope:
+      instances: {name: "*.test.example.com"}
+    parameters: {os_type: [noop]}
+"""
 USERS = """\
 admin  secret  write
 noc    secret  @operator
@@ -161,8 +169,7 @@ def bring_up() -> vcluster.Cluster:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(script)
             os.chmod(path, 0o755)
-    with open(POLICY, encoding="utf-8") as file:
-        cluster.set_policy(file.read())
+    cluster.set_policy(POLICY)
     return cluster
 
 
@@ -184,9 +191,7 @@ def main() -> int:
     paint = demo.paint
 
     demo.title("The policy, /etc/ganeti/rapi-access.yaml, and the users, /var/lib/ganeti/rapi/users")
-    with open(POLICY, encoding="utf-8") as file:
-        lines = [line for line in file.read().splitlines() if not line.startswith("#")]
-    print("\n".join("  " + line for line in [*lines, "", *USERS.splitlines()]))
+    print("\n".join("  " + line for line in [*POLICY.splitlines(), "", *USERS.splitlines()]))
 
     demo.title("A tenant (@test-operator): the instances below test.example.com are his")
     demo.curl("test1", "POST", "/2/instances/web1.test.example.com/reboot", 200)

@@ -143,7 +143,7 @@ def _obstacle(
     obstacle = None
     if role.scope is not None:
         obstacle = _outside(role, role.scope, targets, places)
-    elif role.kind is not None and not any(role.covers(target) for target in targets):
+    elif role.kind is not None and targets and not any(role.covers(target) for target in targets):
         # One that is about its kind may name others, too: a network is connected to a group.
         obstacle = _OUTSIDE
     if obstacle is not None:
@@ -176,6 +176,11 @@ def _outside(role: Role, scope: Scope, targets: Sequence[Target], places: dict[s
 def _place(role: Role, scope: Scope, target: Target, places: dict[str, str]) -> _Obstacle | None:
     """Notes the one group where a new object is inside of the role, if the allocator is to choose its nodes."""
     fitting = [group.name for group in target.choices if scope.fits(target, group, role.stamps)]
+    if fitting and target.several:
+        return _Obstacle(
+            Refusal.PLACE,
+            "parameter pnode must name a node, or each be created alone: Ganeti chooses their groups freely",
+        )
     if len(fitting) == 1:
         places[target.name] = fitting[0]
         return None

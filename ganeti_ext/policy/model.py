@@ -27,8 +27,9 @@ class Target(NamedTuple):
 
     `groups` are the names of the groups of all its nodes (of a node its group, of a group
     itself); None is a placement that nobody has chosen yet, out of the groups in `choices`, and
-    `named` says that the request named that group. `new` is an object that the
-    request makes: its tags are those that the role will stamp, and `tags` what the client sent.
+    `named` says that the request named that group. Of `several` that are made at once Ganeti's
+    allocator obeys no group. `new` is an object that the request makes: its tags are those that
+    the role will stamp, and `tags` what the client sent.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Target(NamedTuple):
     new: bool = False
     choices: tuple[Target, ...] = ()  # type: ignore[misc]  # a tuple of its own kind
     named: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,9 @@ class AccessClient:
         lookup = Lookup(self._luxi)
         self._check_places(flat, roles)
         try:
-            targets = [target for op, _ in flat for target in self._targets(op, lookup, roles)]
+            targets = [
+                target._replace(several=nested) for op, nested in flat for target in self._targets(op, lookup, roles)
+            ]
             implied = self._implied(flat, lookup)
         except opcodes.UnknownOpcode as err:
             raise self._refused(str(err)) from err
@@ -349,6 +351,8 @@ class AccessClient:
         own = [["=", "id", job_id] for job_id in self._jobs.ids()]
         ours = ["|", *own] if own else ["=", "id", 0]
         answer = self._client.Query(constants.QR_JOB, fields, ours if qfilter is None else ["&", ours, qfilter])
+        if not own:
+            answer.data = []  # luxid makes a row of nothing for a job that is not there
         for row in answer.data:
             texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign)
             row[:] = [[status, value] for (status, _), value in zip(row, texts)]

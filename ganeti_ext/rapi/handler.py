@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ganeti import http
+from ganeti import errors, http
 
 from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Policy, Role, Scope, Selector
@@ -108,6 +108,12 @@ class RemoteApiHandler(SignIn):
                     raise
                 logging.exception("Handling a request")
                 raise http.HttpBadRequest(message="A parameter is missing or has a wrong type") from err
+            except (errors.JobCanceled, errors.JobLost, errors.OpExecError, errors.OpPrereqError) as err:
+                # Of a request that waits for its job, such as `/2/os`.
+                if not self._GetRequestContext(req).narrowed:
+                    raise
+                logging.warning("The job of a request: %s", err)
+                raise http.HttpServiceUnavailable(message="The job of the request came to nothing") from err
 
     def limit_instances(self, request: Request, inside: Callable[[str], bool]) -> None:
         """For middleware: limits a request to the instances whose exact name is `inside`.

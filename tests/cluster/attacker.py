@@ -333,6 +333,10 @@ class Watch:
         eves = {key for key in now if key[0] == "instance" and str(key[1]).endswith(".test.example.com")}
         mallorys = {key for key, row in now.items() if key[0] == "instance" and "tenant:mallory" in row[3]}
         hers = {("network", "eve-net"), ("group", "default")}
+        for key in (("node", "node1"), ("node", "node2")):  # Eve may tag them, and no more
+            hers.add(key)
+            if now[key][4:] != self._before[key][4:]:
+                raise Finding(f"{key} was {self._before[key]} and is {now[key]}")
         for key in {*now, *self._before} - hers:
             own = key[0] == "instance" and (key in eves or key in mallorys)
             before = self._before.get(key)

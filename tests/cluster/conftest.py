@@ -38,19 +38,3 @@ def _world() -> Iterator[shared_world.World]:
         pytest.skip("needs root and an installed Ganeti")
     with shared_world.shared() as world:
         yield world
-
-
-#: Written on branches and not yet seen to pass on what was merged of them, so not part of `make test`: run one
-#: after taking its line out here, and mend it.
-collect_ignore = [
-    "test_make.py",
-    "test_middleware.py",
-    "test_roles.py",
-    "test_scoped.py",
-    "test_scoped_jobs.py",
-    "test_scoped_reads.py",
-    "test_startup.py",
-    "test_threats_parameters.py",
-    "test_threats_reading.py",
-    "test_threats_requests.py",
-]

@@ -58,6 +58,7 @@ eve x @test
 colleague x @test
 prod x @prod
 both x @test,@prod
+nobody x @test
 ops x @operator,+instances.create,+instances.multi_alloc
 """
 
@@ -177,18 +178,17 @@ class Tenancy:
     @contextlib.contextmanager
     def paused(self, then_run: bool = False) -> Iterator[None]:
         """Jobs of accounts of ours are accepted and wait; at the end they are cancelled, or run."""
-        predicate = json.dumps([["reason", ["=", "source", SOURCE]]])
-        before = {row[0] for row in self.cluster.luxi("QueryFilters", None, ["uuid"])}
-        self.cluster.gnt("gnt-filter", "add", "--priority=0", f"--predicates={predicate}", "--action=PAUSE")
-        (uuid,) = {row[0] for row in self.cluster.luxi("QueryFilters", None, ["uuid"])} - before
+        # By luxid itself, which has the new configuration when it answers; gnt-filter does not say what it made.
+        uuid = self.cluster.luxi("ReplaceFilter", None, 0, [["reason", ["=", "source", SOURCE]]], "PAUSE", [])
         try:
             yield
         finally:
             if not then_run:
-                for job_id, state in self.cluster.luxi("QueryJobs", None, ["id", "status"]):
-                    if state == "queued":
-                        self.cluster.luxi("CancelJob", job_id, False)
-            self.cluster.gnt("gnt-filter", "delete", uuid)
+                states = self.cluster.luxi("QueryJobs", None, ["id", "status"])
+                queued = [job_id for job_id, state in states if state == "queued"]
+                with ThreadPoolExecutor(4) as pool:
+                    list(pool.map(lambda job_id: self.cluster.luxi("CancelJob", job_id, False), queued))
+            self.cluster.luxi("DeleteFilter", uuid)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from tests.cluster.world import shared
 
 #: The same seed gives the same requests. For others, and more: `python3 -m tests.cluster.attacker`.
 SEED = 20
-REQUESTS = 900
+REQUESTS = 800
 
 
 def test_attacker() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.world import CREATE, EVES, INNER, MALLORYS, SOURCE, World
+from tests.cluster.world import CREATE, EVES, EVES_INNER, INNER, MALLORYS, SOURCE, World
 
 #: Of the role `tagged`: what Mallory may have, and has (2 instances, 2 processors, 128 MiB, no disk).
 INSTANCES, MEMORY, DISK, VCPUS = 8, 4096, 1000, 16
@@ -286,7 +286,8 @@ def test_protected_tags(world: World) -> None:
                     (user, method, f"/2/instances/{name}/tags?{arguments}", None) for method in ("PUT", "DELETE")
                 ]
             new = {**CREATE, "name": "q1.test.example.com", "tags": ["mine", tag]}
-            inner = {**INNER, "name": "q1.test.example.com", "tags": [tag]}
+            plain = EVES_INNER if user == "eve" else INNER
+            inner = {**plain, "name": "q1.test.example.com", "tags": [tag]}
             requests.append((user, "POST", "/2/instances", new))
             requests.append((user, "POST", "/2/instances-multi-alloc", {"instances": [inner]}))
     with world.no_job():

@@ -415,7 +415,9 @@ def test_bodies_that_are_none(tenancy: Tenancy) -> None:
     endpoints += [("POST", "/2/instances"), ("POST", "/2/instances-multi-alloc")]
     bodies = [NO_JSON[number % len(NO_JSON)] for number in range(len(endpoints))]
     requests: list[tuple[str, str, Any]] = [(*endpoint, body) for endpoint, body in zip(endpoints, bodies)]
-    requests += [(*endpoint, NO_DICT[number % len(NO_DICT)]) for number, endpoint in enumerate(endpoints)]
+    # The client library itself sends a list with tags, at which nobody looks.
+    others = [endpoint for endpoint in endpoints if not endpoint[1].endswith("/tags")]
+    requests += [(*endpoint, NO_DICT[number % len(NO_DICT)]) for number, endpoint in enumerate(others)]
     with tenancy.no_job():
         answers = tenancy.ask_all(requests)
         status = tenancy.ask(

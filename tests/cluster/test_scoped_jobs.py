@@ -71,6 +71,47 @@ def test_jobs_of_others(tenancy: Tenancy) -> None:
     assert tenancy.cluster.job(admin)[0] == "success"
 
 
+def test_lists_of_jobs(tenancy: Tenancy) -> None:
+    """Each list, and each query whatever its filter, has hers and no other; whoever has none gets none."""
+    with tenancy.paused():
+        own = [tenancy.submit("PUT", f"/2/instances/{OWN}/tags?tag={tag}") for tag in ("a", "b")]
+        foreign = tenancy.submit("PUT", f"/2/instances/{FOREIGN}/tags?tag=theirs", user="prod")
+
+        def ids(path: str, key: str = "id") -> set[int]:
+            return {int(job[key]) for job in json.loads(tenancy.ask("GET", path)[2])}
+
+        def found(**body: Any) -> set[int]:
+            status, _, answer = tenancy.ask("PUT", "/2/query/job", {"fields": ["id", "summary"], **body})
+            assert status == 200, answer
+            return {row[0][1] for row in json.loads(answer)["data"]}
+
+        hers = ids("/2/jobs")
+        assert set(own) <= hers and foreign not in hers and 1 not in hers
+        assert ids("/2/jobs?bulk=1") == found() == hers
+        assert found(qfilter=["=", "status", "queued"]) == set(own)
+        assert found(qfilter=["=", "id", own[0]]) == {own[0]}
+        assert found(qfilter=["=", "id", foreign]) == found(qfilter=["=", "id", 999999]) == set()
+        assert found(filter=["!", ["=", "id", own[0]]]) == hers - {own[0]}
+        assert found(filter=["|", ["=", "id", own[0]], ["=", "id", foreign]]) == {own[0]}
+        lists = [tenancy.ask("GET", path, user="nobody")[2] for path in ("/2/jobs", "/2/jobs?bulk=1")]
+        assert lists == [b"[]\n", b"[]\n"]
+        rows = json.loads(tenancy.ask("GET", "/2/query/job?fields=id,ops,summary", user="nobody")[2])["data"]
+        assert rows == []
+
+
+def test_information_by_a_job(tenancy: Tenancy) -> None:
+    """What the nodes tell of her instance comes as the result of a job, which is hers alone."""
+    job = tenancy.submit("GET", f"/2/instances/{OWN}/info")
+    assert tenancy.cluster.job(job)[0] == "success"
+    status, _, answer = tenancy.ask("GET", f"/2/jobs/{job}")
+    (result,) = json.loads(answer)["opresult"]
+    assert status == 200 and list(result) == [OWN] and result[OWN]["name"] == OWN
+    assert tenancy.ask("GET", f"/2/jobs/{job}", user="prod")[0] == 404
+    with tenancy.no_job():
+        assert tenancy.ask("GET", f"/2/instances/{OWN}/info", user="prod")[0] == 404
+        assert tenancy.ask("GET", f"/2/instances/{FOREIGN}/info")[0] == 404
+
+
 def test_archived_job(tenancy: Tenancy) -> None:
     """Her own job is hers in the archive too, where another's stays hidden."""
     own = tenancy.submit("PUT", f"/2/instances/{OWN}/tags?tag=archived")

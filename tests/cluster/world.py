@@ -64,7 +64,7 @@ USERS = """\
 admin secret write
 eve x @suffix
 mallory x @tagged
-trudy x @tagged
+trudy x @tagged,-instances.failover,-instances.remove
 """
 
 EVES = ["eve1.test.example.com", "eve2.test.example.com", "kept.test.example.com"]
@@ -79,6 +79,8 @@ CREATE: dict[str, Any] = {
 }  # fmt: skip
 #: The same, inside a multi-alloc.
 INNER = {key: value for key, value in CREATE.items() if key != "__version__"}
+#: The same of Eve: her scope is about places, and a multi-alloc puts what names no node into any group.
+EVES_INNER = {**INNER, "pnode": "node1"}
 
 #: Kind -> what is compared: its number of changes, and all that a request could change.
 WATCHED = {

@@ -666,10 +666,17 @@ def create(server: Server, user: str, **settings: Any) -> Any:
 def test_a_creation_is_put_into_the_one_group_of_the_scope(places: Server) -> None:
     assert create(places, "group").status == 200
     assert create(places, "group", group_name="group2").status == 200
+    first, second = (ops[0] for ops in places.cluster.submitted)
+    assert first["group_name"] == second["group_name"] == "group2"
+
+
+def test_of_several_creations_the_group_is_not_obeyed(places: Server) -> None:
     nested = {key: value for key, value in NEW.items() if key != "__version__"}
-    assert places.ask("POST", "/2/instances-multi-alloc", "group", {"instances": [nested]}).status == 200
-    first, second, third = (ops[0] for ops in places.cluster.submitted)
-    assert first["group_name"] == second["group_name"] == third["instances"][0]["group_name"] == "group2"
+    for settings in ({}, {"group_name": "group2"}):
+        answer = places.ask("POST", "/2/instances-multi-alloc", "group", {"instances": [{**nested, **settings}]})
+        assert answer.status == 403 and "parameter pnode must name a node" in str(answer.body)
+    body = {"instances": [{**nested, "group_name": "group1"}]}
+    assert places.ask("POST", "/2/instances-multi-alloc", "group", body).status == 404
 
 
 @pytest.mark.parametrize(
