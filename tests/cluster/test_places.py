@@ -279,6 +279,20 @@ def test_a_creation_on_a_node(places: Tenancy) -> None:
     places.remove(*names)
 
 
+def test_where_an_instance_is_moved(places: Tenancy) -> None:
+    """Without a target the allocator would choose any node of the instance's group."""
+    for user in ("noel", "nora"):
+        requests = [("PUT", f"/2/instances/{LEFT}/{action}", {}) for action in ("migrate", "failover")]
+        for answer in refusals(places, requests, user):
+            assert answer[0] == 403 and "target_node" in message_of(answer)
+        with places.paused():
+            for method, path, _ in requests:
+                (opcode,) = places.stored(places.submit(method, path, {"target_node": "node3"}, user))
+                assert opcode["target_node"] == "node3" and opcode["target_node_uuid"]
+    with places.paused():  # who is limited by names alone may move what is his
+        places.submit("PUT", f"/2/instances/{LEFT}/failover", {}, "nick")
+
+
 def test_an_operator_of_nodes(places: Tenancy) -> None:
     """What is done to a node is done to all instances on it: these must be inside, too."""
     requests: list[tuple[str, str, Any]] = [
