@@ -177,13 +177,17 @@ def test_several_at_once_are_put_anywhere(places: Tenancy) -> None:
     ]  # fmt: skip
     op = opcodes.OpInstanceMultiAlloc(instances=nested)
     op.Validate(True)
-    status, result = places.cluster.job(places.cluster.luxi("SubmitJob", [op.__getstate__()]))
-    assert status == "success", result
-    for _, child in result[0]["jobs"]:
-        assert places.cluster.job(child)[0] == "success"
-    # Once this fails, Ganeti obeys: then the refusal below can be lifted for such a version.
-    assert place_of(places, name) == "left"
-    places.remove(name)
+    places.run(opcodes.OpGroupSetParams(group_name="right", alloc_policy="unallocable"))
+    try:
+        status, result = places.cluster.job(places.cluster.luxi("SubmitJob", [op.__getstate__()]))
+        # Once this fails, Ganeti obeys: then the refusal below can be lifted for such a version.
+        assert status == "success", result
+        for _, child in result[0]["jobs"]:
+            assert places.cluster.job(child)[0] == "success"
+        assert place_of(places, name) == "left"
+        places.remove(name)
+    finally:
+        places.run(opcodes.OpGroupSetParams(group_name="right", alloc_policy="preferred"))
     for user in ("grace", "nora", "both"):
         tried = [creations(name, **settings)[1] for settings in ({}, {"group_name": "right"})]
         for answer in refusals(places, tried, user):
