@@ -36,6 +36,7 @@ class Patch:
 
 def noded_patches() -> list[Patch]:
     """What is changed in the node daemon."""
+    from ganeti_ext.noded import memory
     from ganeti_ext.noded.handler import NodeRequestHandler
 
     return [
@@ -53,6 +54,13 @@ def noded_patches() -> list[Patch]:
             "()",
             "serves restricted commands with our checks",
             make=lambda _: NodeRequestHandler,
+        ),
+        Patch(
+            "ganeti.server.noded",
+            "MlockallRequestExecutor",
+            "(*args, **kwargs)",
+            "locks a child's memory as it is touched: private to a child 3 MB instead of 28, an RPC in 0.4 of the time",
+            make=lambda _: memory.RequestExecutor,
         ),
     ]
 
