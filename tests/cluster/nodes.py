@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import ssl
 import time
 from collections.abc import Sequence
