@@ -12,7 +12,14 @@ FILE = "/etc/default/ganeti-ext"
 
 #: All names, of whatever daemon. Each stands for one or more patches (`entrypoint.Patch.switch`) that only make
 #: Ganeti faster, and is on unless the file says no.
-NAMES = ("NODED_LOCK_ON_FAULT",)
+NAMES = (
+    "NODED_LOCK_ON_FAULT",
+    "RAPI_LARGE_READS",
+    "RAPI_NO_CLOSE_WAIT",
+    "RAPI_NO_COLLECTOR",
+    "RAPI_NO_DELAY",
+    "RAPI_QUIET_LOG",
+)
 
 
 class Switches:

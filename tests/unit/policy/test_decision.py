@@ -404,7 +404,9 @@ def test_a_node_that_the_allocator_chooses_is_inside() -> None:
 
 
 def test_nothing_gets_out_of_a_deny() -> None:
-    by_name = Deny((Pattern("*"),), frozenset(["instances.remove"]), objects={"instance": (Selector(patterns(["k*"])),)})
+    by_name = Deny(
+        (Pattern("*"),), frozenset(["instances.remove"]), objects={"instance": (Selector(patterns(["k*"])),)}
+    )
     held = account(ALL, denies=(by_name,))
     assert held.keeps([(instance("k1"), instance("x"))]) is by_name
     assert held.keeps([(instance("x"), instance("y")), (instance("k1"), instance("k2"))]) is None
