@@ -286,7 +286,7 @@ def test_a_creation_on_a_node(places: Tenancy) -> None:
 def test_where_an_instance_is_moved(places: Tenancy) -> None:
     """Without a target the allocator would choose any node of the instance's group."""
     for user in ("noel", "nora"):
-        requests = [("PUT", f"/2/instances/{LEFT}/{action}", {}) for action in ("migrate", "failover")]
+        requests: list[Any] = [("PUT", f"/2/instances/{LEFT}/{action}", {}) for action in ("migrate", "failover")]
         for answer in refusals(places, requests, user):
             assert answer[0] == 403 and "target_node" in message_of(answer)
         with places.paused():

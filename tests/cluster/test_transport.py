@@ -60,7 +60,7 @@ LARGE = request("PUT", "/2/query/instance", BODY, "Connection: close")
 def check(reply: bytes) -> None:
     """Whether it is all of it."""
     head, _, body = reply.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200") or head.startswith(b"HTTP/1.0 200"), head
+    assert head.startswith(b"HTTP/1.1 200"), head
     rows = json.loads(body)["data"]
     assert rows and all(len(row) == len(FIELDS) for row in rows)
 

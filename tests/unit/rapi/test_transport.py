@@ -30,7 +30,7 @@ class Connected(Transport):  # type: ignore[misc]
         self.socket = end
         self._rwtimeout = timeout
         self._buffer = b""
-        self._msgs = collections.deque()
+        self._msgs: Any = collections.deque()
         end.settimeout(timeout)
 
 
