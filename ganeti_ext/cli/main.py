@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The table of gnt-ext's sub-commands, as each Ganeti command has one.
+
+A sub-command's own module is imported when it is called: on a node that is short of memory every
+module counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ganeti import cli
+
+from ganeti_ext.errors import ExtError
+
+#: Seconds; above what the node daemon gives a command by itself.
+TIME_LIMIT = 120
+
+DIRECT_OPT = cli.cli_option(
+    "--direct",
+    action="store_true",
+    default=False,
+    help="Ask the node daemons themselves: without the job queue and its locks, and nodes that are marked offline, too",
+)
+TIME_LIMIT_OPT = cli.cli_option(
+    "--timeout",
+    dest="time_limit",
+    type="int",
+    default=None,
+    metavar="<seconds>",
+    help=f"With --direct, how long to wait for each node (default: {TIME_LIMIT})",
+)
+OUTPUT_OPT = cli.cli_option(
+    "--output",
+    dest="output",
+    type="choice",
+    choices=["text", "json"],
+    default="text",
+    metavar="text|json",
+    help="Form of what is written to the standard output",
+)
+
+
+def _restricted_command(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import restricted
+
+    return restricted.restricted_command(opts, args, TIME_LIMIT)
+
+
+#: Name -> function, arguments, options, usage, description: `ganeti.cli.GenericMain`.
+COMMANDS: dict[str, Any] = {
+    "restricted-command": (
+        _restricted_command,
+        [cli.ArgUnknown(min=1)],
+        [
+            DIRECT_OPT,
+            TIME_LIMIT_OPT,
+            OUTPUT_OPT,
+            cli.NODEGROUP_OPT,
+            cli.SHOW_MACHINE_OPT,
+            cli.SYNC_OPT,
+            cli.PRIORITY_OPT,
+            *cli.SUBMIT_OPTS,
+        ],
+        "[--direct] {--node-group <group> | <node>...} <command>",
+        "Runs a restricted command on nodes; the command comes last",
+    ),
+}
+
+
+def main() -> int:
+    """Runs the sub-command that the command line names; its exit code."""
+    try:
+        return int(cli.GenericMain(COMMANDS))
+    except ExtError as err:
+        cli.ToStderr("%s", err)
+        return 1
