@@ -8,6 +8,7 @@ and the members of a node group in the configuration, of which every master cand
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -114,8 +115,13 @@ class _Call:
 def call(nodes: Mapping[str, str], command: str, time_limit: int, told: Told) -> None:
     """Has all nodes (name -> address) run a command, all at once; tells each result as it comes.
 
-    `time_limit` is for each node, in seconds, from the connection to the last byte.
+    `time_limit` is for each node, in seconds, from the connection to the last byte. Raises
+    errors.OpPrereqError if the key of this node cannot be read: then nothing is asked.
     """
+    if not os.access(pathutils.NODED_CERT_FILE, os.R_OK):
+        raise errors.OpPrereqError(
+            f"{pathutils.NODED_CERT_FILE} cannot be read: run this as root", errors.ECODE_ENVIRON
+        )
     hosts: Sequence[tuple[str, str, str]] = [(name, address, name) for name, address in nodes.items()]
     body = dict.fromkeys(nodes, serializer.DumpJson([command]))
     port = netutils.GetDaemonPort(constants.NODED)

@@ -230,3 +230,12 @@ def test_where_there_is_no_cluster(nodes: Cluster) -> None:
         shutil.rmtree(empty)
     assert done.returncode == 1
     assert "not part of a cluster" in done.stderr
+
+
+def test_whoever_is_not_root(nodes: Cluster) -> None:
+    done = gnt_ext.run(
+        nodes, "restricted-command", "--direct", "node1", "mark", before=("setpriv", "--reuid=nobody", "--clear-groups")
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run this as root" in done.stderr and "Traceback" not in done.stderr
+    assert marked(nodes) == []
