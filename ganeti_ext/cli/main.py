@@ -40,6 +40,23 @@ OUTPUT_OPT = cli.cli_option(
     help="Form of what is written to the standard output",
 )
 
+USERS_OPT = cli.cli_option(
+    "--users",
+    dest="users_file",
+    default=None,
+    metavar="<file>",
+    help="Go by this users file in place of Ganeti's own",
+)
+OFFLINE_OPT = cli.cli_option(
+    "--offline", dest="offline", action="store_true", default=False, help="Don't ask luxid about anything"
+)
+
+
+def _check(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import check
+
+    return check.check(opts, args)
+
 
 def _restricted_command(opts: Any, args: list[str]) -> int:
     from ganeti_ext.cli import restricted
@@ -49,6 +66,13 @@ def _restricted_command(opts: Any, args: list[str]) -> int:
 
 #: Name -> function, arguments, options, usage, description: `ganeti.cli.GenericMain`.
 COMMANDS: dict[str, Any] = {
+    "check": (
+        _check,
+        [cli.ArgFile(min=0, max=1)],
+        [USERS_OPT, OFFLINE_OPT],
+        "[<file>]",
+        "Tells what is wrong with a policy and with the users file",
+    ),
     "restricted-command": (
         _restricted_command,
         [cli.ArgUnknown(min=1)],

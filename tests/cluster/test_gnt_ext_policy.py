@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""gnt-ext about the policy, on a real cluster: what it says is what the daemon does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from typing import Any
+
+from tests.cluster import gnt_ext
+from tests.cluster.vcluster import POLICY_FILE, Cluster
+
+POLICY = """\
+version: 1
+roles:
+  tester:
+    permissions: ["@operator", instances.create, instances.remove, tags.set]
+    scope:
+      instances: {name: "*.test.example.com"}
+      nodes: {group: nowhere}
+    parameters: {os_type: [noop], beparams.maxmem: {max: 1G}}
+"""
+USERS = "admin secret write\njoe x @tester\nann x @readonly\nbob x read\n"
+
+
+def run(cluster: Cluster, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = gnt_ext.run(cluster, *arguments, **options)
+    assert "Traceback" not in done.stderr, done
+    return done
+
+
+def test_check(fresh: Cluster) -> None:
+    with contextlib.suppress(FileNotFoundError):  # of tests before
+        os.unlink(fresh.node_path("node1", "var/lib/ganeti/rapi/access.last-good.yaml"))
+    done = run(fresh, "check")
+    assert (done.returncode, done.stdout) == (0, "")  # nothing is configured
+    fresh.set_rapi_users(USERS)
+    fresh.set_policy(POLICY)
+    done = run(fresh, "check")
+    assert done.returncode == 0
+    assert "6:3: " not in done.stdout
+    assert done.stdout == (
+        f"{fresh.node_path('node1', POLICY_FILE)}:3:3: warning: role tester: the scope's nodes (group nowhere) match"
+        " none of the 3 on this cluster\n      tester:\n      ^\n"
+    )
+    assert done.stderr == "0 errors, 1 warning\n"
+    away = run(fresh, "check", node="node2")
+    assert (away.returncode, away.stdout) == (0, "") and "only the master" in away.stderr
+    os.chmod(fresh.node_path("node1", POLICY_FILE), 0o600)
+    done = run(fresh, "check", "--offline")
+    assert done.returncode == 1 and "chmod a+r" in done.stdout
+    os.chmod(fresh.node_path("node1", POLICY_FILE), 0o666)
+    assert "chmod go-w" in run(fresh, "check", "--offline").stdout
+    fresh.set_policy(POLICY.replace("nodes:", "node:"))
+    for options in ({}, {"env": {"LC_ALL": "C"}}):
+        done = run(fresh, "check", **options)
+        assert done.returncode == 1 and "did you mean 'nodes'?" in done.stdout
+    fresh.remove_policy()
