@@ -50,6 +50,40 @@ USERS_OPT = cli.cli_option(
 OFFLINE_OPT = cli.cli_option(
     "--offline", dest="offline", action="store_true", default=False, help="Don't ask luxid about anything"
 )
+POLICY_OPT = cli.cli_option(
+    "--policy",
+    dest="policy_file",
+    default=None,
+    metavar="<file>",
+    help="Go by this policy in place of the one in force",
+)
+LIST_OPT = cli.cli_option(
+    "--list", dest="list", action="store_true", default=False, help="Tell all that the user may do"
+)
+_STATE_OPTS = [POLICY_OPT, USERS_OPT]
+_TABLE_OPTS = [cli.NOHDR_OPT, cli.SEP_OPT, *_STATE_OPTS]
+
+
+def _ask(name: str) -> Any:
+    """The function of that name in `ask`."""
+
+    def run(opts: Any, args: list[str]) -> int:
+        from ganeti_ext.cli import ask
+
+        return int(getattr(ask, name)(opts, args))
+
+    return run
+
+
+def _table(name: str) -> Any:
+    """The function of that name in `tables`."""
+
+    def run(opts: Any, args: list[str]) -> int:
+        from ganeti_ext.cli import tables
+
+        return int(getattr(tables, name)(opts, args))
+
+    return run
 
 
 def _check(opts: Any, args: list[str]) -> int:
@@ -73,6 +107,23 @@ COMMANDS: dict[str, Any] = {
         "[<file>]",
         "Tells what is wrong with a policy and with the users file",
     ),
+    "can": (
+        _ask("can"),
+        [cli.ArgUnknown(min=1, max=3)],
+        [LIST_OPT, OFFLINE_OPT, *_TABLE_OPTS],
+        "{--list <user> | <user> <permission> [<object>]}",
+        "Tells whether a user may do something",
+    ),
+    "who-can": (
+        _ask("who_can"),
+        [cli.ArgUnknown(min=1, max=2)],
+        [OFFLINE_OPT, *_TABLE_OPTS],
+        "<permission> [<object>]",
+        "Tells who may do something",
+    ),
+    "roles": (_table("roles"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the roles"),
+    "permissions": (_table("permissions"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the permissions"),
+    "users": (_table("users"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the users of the remote API"),
     "restricted-command": (
         _restricted_command,
         [cli.ArgUnknown(min=1)],

@@ -57,3 +57,22 @@ def test_check(fresh: Cluster) -> None:
         done = run(fresh, "check", **options)
         assert done.returncode == 1 and "did you mean 'nodes'?" in done.stdout
     fresh.remove_policy()
+
+
+def test_can_and_the_tables(fresh: Cluster) -> None:
+    with fresh.rapi_logs("rapi-access.yaml loaded"):
+        fresh.set_policy(POLICY.replace("nowhere", "default"))
+    fresh.set_rapi_users(USERS)
+    for user in ("joe", "ann", "bob"):
+        for name in ("web1.test.example.com", "db1.prod.example.com"):
+            said = run(fresh, "can", user, "instances.query", name)
+            status, _, _ = fresh.rapi("GET", f"/2/instances/{name}", user=user)
+            assert (said.returncode == 0) == (status == 200), (user, name, said)
+    new = run(fresh, "can", "joe", "instances.create", "new.test.example.com")
+    assert new.stdout == "yes: role tester, in group default\n"
+    assert run(fresh, "can", "joe", "instances.rebot").returncode == 1
+    who = run(fresh, "who-can", "--no-headers", "--separator=:", "instances.remove", "web1.test.example.com")
+    assert [line.split(":")[0] for line in who.stdout.splitlines()] == ["admin", "joe"]
+    assert "@tester" in run(fresh, "roles").stdout
+    assert len(run(fresh, "permissions", "--no-headers").stdout.splitlines()) == 67
+    assert "secret" not in run(fresh, "users", env={"LC_ALL": "C"}).stdout
