@@ -60,6 +60,18 @@ POLICY_OPT = cli.cli_option(
 LIST_OPT = cli.cli_option(
     "--list", dest="list", action="store_true", default=False, help="Tell all that the user may do"
 )
+USER_OPT = cli.cli_option("--user", dest="user", default=None, metavar="<user>", help="Of this user only")
+DENIED_OPT = cli.cli_option("--denied", dest="denied", action="store_true", default=False, help="Only what was refused")
+SINCE_OPT = cli.cli_option(
+    "--since",
+    dest="since",
+    default=None,
+    metavar="<time>",
+    help="From then on: so long ago (90s, 5m, 2h, 3d, 1w), or a date as 2026-12-31T14:00",
+)
+FOLLOW_OPT = cli.cli_option(
+    "--follow", dest="follow", action="store_true", default=False, help="Go on with what is written from now on"
+)
 _STATE_OPTS = [POLICY_OPT, USERS_OPT]
 _TABLE_OPTS = [cli.NOHDR_OPT, cli.SEP_OPT, *_STATE_OPTS]
 
@@ -84,6 +96,12 @@ def _table(name: str) -> Any:
         return int(getattr(tables, name)(opts, args))
 
     return run
+
+
+def _audit(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import trail
+
+    return trail.audit(opts, args)
 
 
 def _check(opts: Any, args: list[str]) -> int:
@@ -124,6 +142,13 @@ COMMANDS: dict[str, Any] = {
     "roles": (_table("roles"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the roles"),
     "permissions": (_table("permissions"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the permissions"),
     "users": (_table("users"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the users of the remote API"),
+    "audit": (
+        _audit,
+        cli.ARGS_NONE,
+        [USER_OPT, DENIED_OPT, SINCE_OPT, FOLLOW_OPT, OUTPUT_OPT],
+        "[--user <user>] [--denied] [--since <time>] [--follow]",
+        "Shows the audit trail of this node",
+    ),
     "restricted-command": (
         _restricted_command,
         [cli.ArgUnknown(min=1)],
@@ -147,6 +172,6 @@ def main() -> int:
     """Runs the sub-command that the command line names; its exit code."""
     try:
         return int(cli.GenericMain(COMMANDS))
-    except ExtError as err:
+    except (ExtError, OSError) as err:
         cli.ToStderr("%s", err)
         return 1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from typing import Any
@@ -76,3 +77,17 @@ def test_can_and_the_tables(fresh: Cluster) -> None:
     assert "@tester" in run(fresh, "roles").stdout
     assert len(run(fresh, "permissions", "--no-headers").stdout.splitlines()) == 67
     assert "secret" not in run(fresh, "users", env={"LC_ALL": "C"}).stdout
+
+
+def test_audit(fresh: Cluster) -> None:
+    with fresh.rapi_logs("rapi-access.yaml loaded"):
+        fresh.set_policy(POLICY.replace("nowhere", "default"))
+    fresh.set_rapi_users(USERS)
+    fresh.rapi("POST", "/2/instances/db1.prod.example.com/reboot", user="joe")
+    fresh.rapi("PUT", "/2/instances/web1.test.example.com/tags?tag=a&dry-run=1", user="joe")
+    lines = run(fresh, "audit", "--since", "1h", "--user", "joe").stdout.splitlines()
+    assert " deny 404 joe@" in lines[-2] and " allow 200 joe@" in lines[-1] and " job " in lines[-1]
+    denied = run(fresh, "audit", "--denied", "--user", "joe", "--output", "json").stdout.splitlines()
+    assert json.loads(denied[-1])["objects"] == {"instance": ["db1.prod.example.com"]}
+    assert run(fresh, "audit", "--since", "2099-01-01").stdout == ""
+    assert run(fresh, "audit", "--since", "tomorrow").returncode == 1
