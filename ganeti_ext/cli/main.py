@@ -98,6 +98,12 @@ def _table(name: str) -> Any:
     return run
 
 
+def _explain(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import explain
+
+    return explain.explain(opts, args)
+
+
 def _audit(opts: Any, args: list[str]) -> int:
     from ganeti_ext.cli import trail
 
@@ -142,6 +148,13 @@ COMMANDS: dict[str, Any] = {
     "roles": (_table("roles"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the roles"),
     "permissions": (_table("permissions"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the permissions"),
     "users": (_table("users"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the users of the remote API"),
+    "explain": (
+        _explain,
+        [cli.ArgUnknown(min=1, max=4)],
+        [OFFLINE_OPT, *_STATE_OPTS],
+        "{<user> <method> <path> [<body>] | <audit-record>}",
+        "Tells what would become of a request, and why",
+    ),
     "audit": (
         _audit,
         cli.ARGS_NONE,

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from tests.cluster import gnt_ext
@@ -91,3 +92,33 @@ def test_audit(fresh: Cluster) -> None:
     assert json.loads(denied[-1])["objects"] == {"instance": ["db1.prod.example.com"]}
     assert run(fresh, "audit", "--since", "2099-01-01").stdout == ""
     assert run(fresh, "audit", "--since", "tomorrow").returncode == 1
+
+
+def test_explain(fresh: Cluster) -> None:
+    with fresh.rapi_logs("rapi-access.yaml loaded"):
+        fresh.set_policy(POLICY.replace("nowhere", "default"))
+    fresh.set_rapi_users(USERS)
+    serial = Path(fresh.node_path("node1", "var/lib/ganeti/queue/serial"))
+    before = serial.read_text(encoding="ascii")
+    creation = {
+        "__version__": 1, "mode": "create", "name": "new.test.example.com", "disk_template": "diskless", "disks": [],
+        "nics": [], "os_type": "noop", "beparams": {"memory": 64}, "name_check": False, "ip_check": False,
+    }  # fmt: skip
+    done = run(fresh, "explain", "joe", "POST", "/2/instances", "-", input=json.dumps(creation))
+    assert done.returncode == 0, done
+    # As it would have been submitted: put into the role's group.
+    assert '"group_name": "default"' in done.stdout and "decision     allowed, by role tester" in done.stdout
+    creation["beparams"] = {"memory": 4096}
+    done = run(fresh, "explain", "joe", "POST", "/2/instances", json.dumps(creation))
+    assert done.returncode == 1 and "beparams.maxmem may not be set to this" in done.stdout
+    assert run(fresh, "explain", "joe", "DELETE", "/2/instances/web1.test.example.com").returncode == 0
+    assert serial.read_text(encoding="ascii") == before
+    assert fresh.rapi("GET", "/2/instances/web1.test.example.com", user="joe")[0] == 200
+
+    fresh.rapi("POST", "/2/instances/db1.prod.example.com/reboot", user="joe")
+    record = json.loads(run(fresh, "audit", "--user", "joe", "--output", "json").stdout.splitlines()[-1])
+    done = run(fresh, "explain", record["id"])
+    assert done.returncode == 1 and "today        no: instance 'db1.prod.example.com': outside" in done.stdout
+    assert run(fresh, "explain", "0" * 16).returncode == 1
+    away = run(fresh, "explain", "joe", "GET", "/2/nodes", node="node2")
+    assert away.returncode == 1 and "only the master can be asked" in away.stderr
