@@ -72,6 +72,9 @@ SINCE_OPT = cli.cli_option(
 FOLLOW_OPT = cli.cli_option(
     "--follow", dest="follow", action="store_true", default=False, help="Go on with what is written from now on"
 )
+TOKEN_OPT = cli.cli_option(
+    "--token", dest="token", action="store_true", default=False, help="With add: make up a token, for a program"
+)
 _STATE_OPTS = [POLICY_OPT, USERS_OPT]
 _TABLE_OPTS = [cli.NOHDR_OPT, cli.SEP_OPT, *_STATE_OPTS]
 
@@ -102,6 +105,12 @@ def _explain(opts: Any, args: list[str]) -> int:
     from ganeti_ext.cli import explain
 
     return explain.explain(opts, args)
+
+
+def _user(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import accounts
+
+    return accounts.user(opts, args)
 
 
 def _audit(opts: Any, args: list[str]) -> int:
@@ -154,6 +163,13 @@ COMMANDS: dict[str, Any] = {
         [OFFLINE_OPT, *_STATE_OPTS],
         "{<user> <method> <path> [<body>] | <audit-record>}",
         "Tells what would become of a request, and why",
+    ),
+    "user": (
+        _user,
+        [cli.ArgUnknown(min=2)],
+        [TOKEN_OPT, cli.FORCE_OPT],
+        "{add | passwd | token | grant | revoke | remove} <user> [<option>...]",
+        "Changes a user of the remote API",
     ),
     "audit": (
         _audit,

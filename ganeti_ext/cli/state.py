@@ -49,8 +49,13 @@ def read_users(path: str | None = None) -> list[Line]:
         raise StateError(f"{path or pathutils.RAPI_USERS_FILE}: {err.strerror}") from err
     except UnicodeDecodeError as err:
         raise StateError(f"{path or pathutils.RAPI_USERS_FILE} is not UTF-8: Ganeti cannot read it") from err
+    return parsed(text.splitlines())
+
+
+def parsed(texts: Iterable[str]) -> list[Line]:
+    """The lines among some texts that are no comments."""
     lines = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(texts, 1):
         if utils.FilterEmptyLinesAndComments(line):
             users = list(auth.ParsePasswordFile(line).values())
             fields = [(user.name, user.password, tuple(user.options)) for user in users]

@@ -122,3 +122,36 @@ def test_explain(fresh: Cluster) -> None:
     assert run(fresh, "explain", "0" * 16).returncode == 1
     away = run(fresh, "explain", "joe", "GET", "/2/nodes", node="node2")
     assert away.returncode == 1 and "only the master can be asked" in away.stderr
+
+
+def test_user(fresh: Cluster) -> None:
+    with fresh.rapi_logs("rapi-access.yaml loaded"):
+        fresh.set_policy(POLICY.replace("nowhere", "default"))
+    path = fresh.node_path("node1", "var/lib/ganeti/rapi/users")
+    before = os.stat(path)
+
+    def change(*arguments: str, **options: Any) -> str:
+        with fresh.rapi_logs("Reading users file"):
+            done = run(fresh, "user", *arguments, **options)
+        assert done.returncode == 0, done
+        return done.stdout.strip()
+
+    def status(password: str, name: str) -> int:
+        return fresh.rapi("GET", f"/2/instances/{name}", user="zoe", password=password)[0]
+
+    change("add", "zoe", "@tester", input="correct horse\n")
+    assert status("correct horse", "web1.test.example.com") == 200
+    assert status("correct horse", "db1.prod.example.com") == 404
+    token = change("token", "zoe")
+    assert status("correct horse", "web1.test.example.com") == 401
+    assert status(token, "web1.test.example.com") == 200
+    change("grant", "zoe", "@readonly")
+    assert status(token, "db1.prod.example.com") == 200
+    change("remove", "zoe")
+    assert status(token, "web1.test.example.com") == 401
+    after = os.stat(path)
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    refused = run(fresh, "user", "grant", "admin", "@testr")
+    assert refused.returncode == 1 and "did you mean '@tester'?" in refused.stderr
+    log = Path(fresh.node_path("node1", "var/log/ganeti/commands.log")).read_text(encoding="utf-8")
+    assert token not in log and "correct horse" not in log
