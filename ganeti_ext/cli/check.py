@@ -236,9 +236,12 @@ def _of_roles(
     policy: Policy, users: Iterable[Line], objects: Mapping[str, Sequence[Target]] | None
 ) -> Iterator[tuple[Role, str]]:
     """What is legal in a role, but hardly meant."""
-    users = list(users)
+    having: dict[str, list[str]] = {}
+    for user in users:
+        for token in user.tokens or ():
+            having.setdefault(token, []).append(user.name)
     for role in policy.roles.values():
-        holders = [user.name for user in users if f"@{role.name}" in (user.tokens or ())]
+        holders = having.get(f"@{role.name}", [])
         if not holders:
             yield role, "nobody has it"
         if role.warn:

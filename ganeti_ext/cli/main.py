@@ -7,6 +7,8 @@ module counts.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from ganeti import cli
@@ -204,3 +206,8 @@ def main() -> int:
     except (ExtError, OSError) as err:
         cli.ToStderr("%s", err)
         return 1
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # a reader that has enough, such as head: nothing to complain about
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -40,7 +40,10 @@ def restricted_command(opts: Any, args: Sequence[str], default_limit: int) -> in
         _run_directly(opts, names, command, opts.time_limit or default_limit, report)
     else:
         _run_as_job(opts, names, command, report)
-    return report.end()
+    code = report.end()
+    if opts.direct and code != constants.EXIT_SUCCESS:
+        _tell_who_is_answered()
+    return code
 
 
 def _check_arguments(opts: Any, names: Sequence[str], command: str) -> None:
@@ -166,16 +169,26 @@ def _run_directly(opts: Any, names: Sequence[str], command: str, time_limit: int
         direct.call({node: addresses[node] for node in nodes}, command, time_limit, told)
     except KeyboardInterrupt:
         report.missing("no answer when it was interrupted: it may be running", None)
+
+
+def _tell_who_is_answered() -> None:
+    from ganeti_ext.cli import direct
+
     if not direct.is_candidate():
         text.err("Note: this node is no master candidate, and node daemons answer those alone")
 
 
 def _run_as_job(opts: Any, names: Sequence[str], command: str, report: Report) -> None:
     from ganeti import opcodes
+    from ganeti.rpc import errors as rpcerr
 
-    client = cli.GetClient()
     fields = ["name", "offline", "group", "group.uuid"]
-    rows = [[value for _, value in row] for row in client.Query(constants.QR_NODE, fields, None).data]
+    try:
+        client = cli.GetClient()
+        rows = [[value for _, value in row] for row in client.Query(constants.QR_NODE, fields, None).data]
+    except (errors.OpPrereqError, rpcerr.ProtocolError):
+        text.err("Note: a job needs the daemons of the master; --direct does not")
+        raise
     offline = {row[0]: row[1] for row in rows}
     if opts.nodegroup:
         names = [row[0] for row in rows if opts.nodegroup in row[2:]]

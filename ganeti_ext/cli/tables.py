@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -38,11 +39,11 @@ def show(opts: Any, fields: Sequence[str], rows: Iterable[Sequence[str]]) -> Non
 def roles(opts: Any, args: Sequence[str]) -> int:
     """The roles, built-in ones first."""
     known = load(opts)
+    having = collections.Counter(token for user in known.users.values() for token in set(user.tokens or ()))
     rows = []
     for role in (*BUILTIN.values(), *known.policy.roles.values()):
         token = role.name if role.kind else f"@{role.name}"
-        users = sum(token in (user.tokens or ()) for user in known.users.values())
-        rows.append([token, str(len(role.permissions)), str(users), scope_text(role), role.description])
+        rows.append([token, str(len(role.permissions)), str(having[token]), scope_text(role), role.description])
     show(opts, ["role", "permissions", "users", "where", "description"], rows)
     return 0
 
