@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pycurl
-from ganeti import constants, errors, netutils, pathutils, serializer, ssconf, utils
+from ganeti import constants, errors, http, netutils, pathutils, serializer, ssconf, utils
 from ganeti.http import client as http_client
 from ganeti.rpc import node as rpc
 
@@ -21,6 +21,9 @@ PROCEDURE = "restricted_command"
 
 #: The most that is taken from one node, in bytes: far above what a node daemon of ours sends.
 MAX_ANSWER = 64 * 1024 * 1024
+
+#: As much of what a node says beside a wrong status is shown.
+_MAX_ERROR = 1000
 
 #: Called with a node, whether it was asked at all, and Ganeti's result of the call.
 Told = Callable[[str, bool, Any], None]
@@ -100,16 +103,19 @@ class _Call:
         return None
 
     def done(self, request: Any) -> None:
-        """Reads the answer as Ganeti does. One node's nonsense must not keep those of the others."""
+        """Reads the answer. One node's nonsense must neither keep those of the others nor get into the log."""
         asked = bool(self.curl.getinfo(pycurl.REQUEST_SIZE))
-        request.resp_body = self.answer.decode("utf-8", "replace")
-        try:
-            result = rpc._RpcProcessor._CombineResults({}, {self.node: request}, PROCEDURE)[self.node]
-        except (ValueError, errors.GenericError) as err:
-            result = rpc.RpcResult(
-                f"not an answer of a node daemon: {err}", failed=True, call=PROCEDURE, node=self.node
-            )
-        self.told(self.node, asked, result)
+        failure = request.error
+        data = None
+        if failure is None and request.resp_status_code != http.HTTP_OK:
+            failure = f"status {request.resp_status_code}: {self.answer[:_MAX_ERROR].decode('utf-8', 'replace')}"
+        if failure is None:
+            try:
+                data = serializer.LoadJson(self.answer.decode("utf-8"))
+            except (ValueError, RecursionError, errors.GenericError) as err:
+                failure = f"not an answer of a node daemon: {err}"
+        failed = failure is not None
+        self.told(self.node, asked, rpc.RpcResult(failure or data, failed=failed, call=PROCEDURE, node=self.node))
 
 
 def call(nodes: Mapping[str, str], command: str, time_limit: int, told: Told) -> None:

@@ -235,7 +235,7 @@ def _told(
     lines += [(deny.name, "is about this permission") for deny in account.denies if permission in deny.permissions]
     if outcome.allowed:
         by = record.rule or ("Ganeti's own options" if not ours else "an endpoint that is open to all")
-        warning = f"; mode: warn lets through: {record.reason}" if record.reason else ""
+        warning = f"; mode: warn lets through: {record.reason}" if record.decision == "warn" else ""
         lines.append(("decision", f"allowed, by {by}" + warning))
     else:
         verdict = "refused" if outcome.status in _REFUSALS else "nothing would come of it"
@@ -279,9 +279,8 @@ def _explain_record(opts: Any, known: State, record_id: str) -> int:
         text.out(f"{name:<12} {text.line(value if isinstance(value, str) else json.dumps(value))}")
     permission, user = record.get("permission"), record.get("user")
     if permission not in PERMISSIONS or user not in known.users:
-        text.out(
-            f"{'today':<12}" + ("there is no such user" if permission in PERMISSIONS else "no permission is known")
-        )
+        why = "there is no such user" if permission in PERMISSIONS else "no permission is known"
+        text.out(f"{'today':<12} {why}")
         return 1
     names = [f"{kind}:{name}" for kind, some in (record.get("objects") or {}).items() for name in some]
     decision = decide(known.account(user), (permission,), ask.targets(opts, permission, names))

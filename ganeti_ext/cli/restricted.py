@@ -208,9 +208,11 @@ def _run_as_job(opts: Any, names: Sequence[str], command: str, report: Report) -
             ) from err
     report.begin(nodes)
     for node, (success, said) in zip(asked, results):
-        start = f"Command '{command}' on node '{node}' failed: "  # LURestrictedCommand's
-        error = said[len(start) :] if said.startswith(start) else said
-        report.add(_answer(node, command, None if success else error, said, None))
+        error = None
+        if not success:
+            start = f"Command '{command}' on node '{node}' failed: "  # LURestrictedCommand's
+            error = said[len(start) :] if said.startswith(start) else said
+        report.add(_answer(node, command, error, said, None))
     report.missing("marked offline: jobs don't ask it, --direct does", False)
 
 

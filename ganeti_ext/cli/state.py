@@ -135,11 +135,13 @@ def read_draft(path: str) -> tuple[bytes, str]:
     try:
         return read_policy_file(path), ""
     except UnsafePolicyFile as err:
-        if not os.path.isfile(path):
-            raise StateError(str(err)) from err
         complaint = str(err)
     except OSError as err:
-        raise StateError(f"{path}: {err.strerror}") from err
+        if not os.path.islink(path):
+            raise StateError(f"{path}: {err.strerror}") from err
+        complaint = f"{path} is a link, and the daemon follows none"
+    if not os.path.isfile(path):
+        raise StateError(f"{path} is not a regular file")
     with open(path, "rb") as file:
         return file.read(MAX_SIZE + 1), complaint
 

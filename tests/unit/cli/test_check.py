@@ -187,6 +187,10 @@ def test_files_that_cannot_be_read(checked: Checker, tmp_path: Path) -> None:
     assert [one.severity for one in found] == [WARNING] and "chmod go-w" in found[0].message
     (missing,) = check.examine(str(tmp_path / "none"), str(checked.users), None)
     assert missing.severity == ERROR and "No such file" in missing.message
+    (tmp_path / "link").symlink_to(checked.policy)
+    checked.policy.chmod(0o644)
+    (link,) = check.examine(str(tmp_path / "link"), str(checked.users), None)
+    assert link.severity == WARNING and "is a link" in link.message
     os.mkfifo(tmp_path / "fifo")
     (fifo,) = check.examine(str(tmp_path / "fifo"), str(checked.users), None)
     assert fifo.severity == ERROR and "not a regular file" in fifo.message
