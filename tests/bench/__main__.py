@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.bench import decision, requests, startup
+from tests.bench import decision, direct, requests, startup
 from tests.bench.report import MISSED, Noise, Row, as_plain, table
 
 PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "decision": decision.measure,
     "startup": startup.measure,
+    "direct": direct.measure,
     "requests": requests.measure,
 }
 
