@@ -12,7 +12,7 @@ FILE = "/etc/default/ganeti-ext"
 
 #: All names, of whatever daemon. Each stands for one or more patches (`entrypoint.Patch.switch`) that only make
 #: Ganeti faster, and is on unless the file says no.
-NAMES = ("NODED_LOCK_ON_FAULT",)
+NAMES = ("NODED_LOCK_ON_FAULT", "NODED_FAIR_QUEUE")
 
 
 class Switches:
