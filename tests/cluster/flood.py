@@ -3,7 +3,7 @@
 
 flood.py CLIENTS SECONDS SOURCE ADDRESS PORT CLIENT.PEM SERVER.PEM NAME: CLIENTS at once, each with one call after the
 other for SECONDS (0: one call each), of NAME with a number. Prints "flooding" when all are connected, and at its end a
-JSON list of [seconds from the start, seconds that it took, answer] of each.
+JSON list of [its moment by the monotonic clock, seconds that it took, answer] of each.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
         connected.wait()
         while True:
             sent = time.monotonic()
+            answer: object
             try:
                 with context.wrap_socket(plain) as secure:
                     connection = http.client.HTTPConnection(address)
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
                     answer = json.loads(connection.getresponse().read())
             except (OSError, http.client.HTTPException, ValueError) as err:
                 answer = repr(err)
-            answers.append((sent - began, time.monotonic() - sent, answer))
+            answers.append((time.monotonic(), time.monotonic() - sent, answer))
             if time.monotonic() >= began + seconds:
                 return
             plain = socket.create_connection((address, port), 600, (source, 0))
