@@ -72,7 +72,7 @@ def _context(cluster: Cluster, source: str) -> ssl.SSLContext:
 class NodeDaemon:
     """A node daemon of node1 on a port of its own, with memory lock unless `args` have --no-mlock.
 
-    `with NodeDaemon(cluster, STOCK, 1812) as daemon: daemon.rpc("version")`
+    `with NodeDaemon(cluster, STOCK, 1840) as daemon: daemon.rpc("version")`
     """
 
     def __init__(self, cluster: Cluster, program: str, port: int, *args: str, before: Sequence[str] = ()) -> None:
@@ -186,7 +186,7 @@ class Flood:
             cluster.node_path(source, "var/lib/ganeti/client.pem"),
             cluster.node_path("node1", "var/lib/ganeti/server.pem"),
         ]
-        arguments = [clients, seconds, cluster.address(source), cluster.address("node1"), port, *files, name]
+        arguments: list[object] = [clients, seconds, cluster.address(source), cluster.address("node1"), port, *files, name]
         self._command = ["/usr/bin/python3", flood.__file__, *map(str, arguments)]
         self._cluster = cluster
         self.answers: list[tuple[float, float, Any]] = []
@@ -198,8 +198,8 @@ class Flood:
         return self
 
     def __exit__(self, *_: object) -> None:
-        output, _ = self._process.communicate(timeout=300)
-        self.answers = [tuple(answer) for answer in json.loads(output)]
+        output = self._process.communicate(timeout=300)[0]
+        self.answers = [(moment, took, said) for moment, took, said in json.loads(output)]
 
     @property
     def goes_on(self) -> bool:

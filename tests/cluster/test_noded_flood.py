@@ -18,7 +18,7 @@ from tests.cluster import nodes
 from tests.cluster.nodes import Flood, NodeDaemon
 from tests.cluster.vcluster import Cluster
 
-PORT = 1812
+PORT = 1840
 DELAY = 3.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import struct
@@ -27,9 +28,9 @@ def _daemons(cluster: Cluster) -> Iterator[dict[str, NodeDaemon]]:
     """Ganeti's and ours with memory lock, and ours without."""
     with contextlib.ExitStack() as stack:
         yield {
-            "stock": stack.enter_context(NodeDaemon(cluster, STOCK, 1812)),
-            "ours": stack.enter_context(NodeDaemon(cluster, OURS, 1813)),
-            "unlocked": stack.enter_context(NodeDaemon(cluster, OURS, 1814, "--no-mlock")),
+            "stock": stack.enter_context(NodeDaemon(cluster, STOCK, 1840)),
+            "ours": stack.enter_context(NodeDaemon(cluster, OURS, 1841)),
+            "unlocked": stack.enter_context(NodeDaemon(cluster, OURS, 1842, "--no-mlock")),
         }
 
 
@@ -39,19 +40,20 @@ def idle_child(daemon: NodeDaemon, seconds: float = 2.0) -> Iterator[int]:
     answers: list[nodes.Answer] = []
     thread = threading.Thread(target=lambda: answers.append(daemon.rpc("test_delay", seconds)))
     thread.start()
-    while not daemon.children():
+    while not (sleeping := [child for child in daemon.children() if "sleep" in _waits_in(child)]):
         time.sleep(0.02)
-    (child,) = daemon.children()
-    while "restart" not in _wait_channel(child) and "nanosleep" not in _wait_channel(child):
-        time.sleep(0.02)
-    yield child
+    yield sleeping[0]
     thread.join()
     assert answers[0].ok
 
 
-def _wait_channel(pid: int) -> str:
-    with open(f"/proc/{pid}/wchan", encoding="ascii") as stream:
-        return stream.read()
+def _waits_in(pid: int) -> str:
+    """The kernel's function in which a process waits; "" if it has ended."""
+    try:
+        with open(f"/proc/{pid}/wchan", encoding="ascii") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def unlocked_mappings(pid: int) -> list[str]:
@@ -67,21 +69,24 @@ def unlocked_mappings(pid: int) -> list[str]:
 
 
 def page_out(pid: int) -> int:
-    """Have the kernel page out all it can of a process; by how many KiB what is present became less.
+    """Ask the kernel to page a process out; how many of its mappings it takes that for.
 
     By process_madvise(2), which has one number on all machines.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    before = kib(pid, "Rss", "smaps_rollup")
     file = os.pidfd_open(pid)
     with open(f"/proc/{pid}/maps", encoding="utf-8") as stream:
-        areas = [line.split("-", 1) for line in stream]
-    for start, rest in areas:
-        begin, end = int(start, 16), int(rest.split()[0], 16)
+        mappings = [line.split() for line in stream if "[v" not in line]
+    taken = 0
+    for area, *_ in mappings:
+        begin, end = (int(number, 16) for number in area.split("-"))
         vector = ctypes.create_string_buffer(struct.pack("QQ", begin, end - begin))
-        libc.syscall(440, file, vector, ctypes.c_size_t(1), 21, 0)  # 21: MADV_PAGEOUT; locked areas refuse it
+        if libc.syscall(440, file, vector, ctypes.c_size_t(1), 21, 0) >= 0:  # 21 is MADV_PAGEOUT
+            taken += 1
+        else:
+            assert ctypes.get_errno() == errno.EINVAL  # it is locked
     os.close(file)
-    return before - kib(pid, "Rss", "smaps_rollup")
+    return taken
 
 
 @pytest.mark.parametrize("kind", ["stock", "ours"])
@@ -90,18 +95,18 @@ def test_neither_the_daemon_nor_its_child_can_be_paged_out(daemons: dict[str, No
     with idle_child(daemon) as child:
         for pid in (daemon.pid, child):
             assert unlocked_mappings(pid) == []
-            assert kib(pid, "VmLck") >= kib(pid, "VmRSS") > 20_000
+            assert kib(pid, "VmLck") + 64 > kib(pid, "VmRSS") > 20_000  # but for the kernel's own pages
+            assert page_out(pid) == 0
         # What the child shares is its parent's, and locked there; what is its own is locked in it.
         assert kib(daemon.pid, "Locked", "smaps_rollup") > 0.9 * kib(daemon.pid, "Pss", "smaps_rollup")
         assert kib(child, "Locked", "smaps_rollup") > 0.9 * kib(child, "Pss", "smaps_rollup")
-        assert page_out(child) <= 0 and page_out(daemon.pid) <= 0
 
 
 def test_what_is_not_locked_is_seen_to_be_paged_out(daemons: dict[str, NodeDaemon]) -> None:
     """So the test above sees it, too."""
     daemon = daemons["unlocked"]
     assert len(unlocked_mappings(daemon.pid)) > 100
-    assert page_out(daemon.pid) > 1000
+    assert page_out(daemon.pid) > 100
 
 
 def test_less_memory_than_stock(daemons: dict[str, NodeDaemon]) -> None:
@@ -121,7 +126,7 @@ def test_switched_off(cluster: Cluster) -> None:
         with open(path, "w", encoding="utf-8") as stream:
             stream.write("NODED_LOCK_ON_FAULT=no\nNODED_FAIR_QUEUE=of\n")
         os.chmod(path, 0o644)
-        with NodeDaemon(cluster, OURS, 1815) as daemon, idle_child(daemon) as child:
+        with NodeDaemon(cluster, OURS, 1843) as daemon, idle_child(daemon) as child:
             private = kib(child, "Private_Dirty", "smaps_rollup")
     finally:
         os.unlink(path)
@@ -140,7 +145,7 @@ def test_a_command_runs_when_the_node_has_no_memory_left(cluster: Cluster) -> No
         for kind, program, timeout in (("stock", STOCK, 2), ("ours", OURS, 60)):
             with MemoryGroup(200 * MIB) as group, contextlib.ExitStack() as stack:
                 with group.inside():
-                    daemon = stack.enter_context(NodeDaemon(cluster, program, 1816))
+                    daemon = stack.enter_context(NodeDaemon(cluster, program, 1844))
                 stack.callback(group.empty)
                 group.fill(12 * MIB)
                 ran[kind] = [runs(daemon, timeout) for _ in range(3)]
