@@ -186,7 +186,15 @@ class Flood:
             cluster.node_path(source, "var/lib/ganeti/client.pem"),
             cluster.node_path("node1", "var/lib/ganeti/server.pem"),
         ]
-        arguments: list[object] = [clients, seconds, cluster.address(source), cluster.address("node1"), port, *files, name]
+        arguments: list[object] = [
+            clients,
+            seconds,
+            cluster.address(source),
+            cluster.address("node1"),
+            port,
+            *files,
+            name,
+        ]
         self._command = ["/usr/bin/python3", flood.__file__, *map(str, arguments)]
         self._cluster = cluster
         self.answers: list[tuple[float, float, Any]] = []

@@ -24,8 +24,6 @@ LIMITS = """
 delay = 1 s
 [stubborn]
 time_limit = 1 s
-[hungry]
-output_limit = 100 B
 """
 
 
@@ -72,12 +70,15 @@ def test_gnt_node(cluster: Cluster) -> None:
             nodes.set_limits(cluster, node, LIMITS)
             nodes.add_command(cluster, node, "hello", f"echo hello from {node}; [ $0 != x ] && exit ${{CODE:-0}}")
         done = cluster.gnt("gnt-node", "restricted-command", "hello", "node2", "node3")
-        assert done.stdout.splitlines() == ["node2: hello from node2", "node3: hello from node3"]
+        answers = [line for line in done.stdout.splitlines() if not line.startswith("---")]
+        assert answers == ["Node: node2", "hello from node2", "Node: node3", "hello from node3"]
         nodes.add_command(cluster, "node2", "hello", "echo no luck; exit 7")
         done = cluster.gnt("gnt-node", "restricted-command", "hello", "node2", "node3", check=False)
         assert done.returncode == 1
-        assert "Restricted command 'hello' failed: exited with exit code 7; output: no luck" in done.stdout + done.stderr
-        assert "node3: hello from node3" in done.stdout
+        assert (
+            "Restricted command 'hello' failed: exited with exit code 7; output: no luck" in done.stdout + done.stderr
+        )
+        assert "hello from node3" in done.stdout
         done = cluster.gnt("gnt-node", "restricted-command", "missing", "node2", check=False)
         assert done.returncode == 1
         assert "Executing command 'missing' failed" in done.stdout + done.stderr
@@ -93,7 +94,22 @@ def test_gnt_node(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["hello\n", "hel\0lo", "../hello", "/bin/true", ".", "..", "-x", ".hidden", "x" * 65, "h\u00e9llo", "", None, 7, ["hello"]],
+    [
+        "hello\n",
+        "hel\0lo",
+        "../hello",
+        "/bin/true",
+        ".",
+        "..",
+        "-x",
+        ".hidden",
+        "x" * 65,
+        "h\u00e9llo",
+        "",
+        None,
+        7,
+        ["hello"],
+    ],
 )
 def test_names_that_are_none(cluster: Cluster, daemon: NodeDaemon, name: object) -> None:
     nodes.add_command(cluster, "node1", "hello", "echo hello")
@@ -164,16 +180,19 @@ BAD_MANNERS = {
     # name: what it does, what is answered
     "stubborn": (
         "trap '' TERM; echo begun; while :; do sleep 0.1; done",
-        r"Restricted command 'stubborn' failed: terminated by signal 9, force termination after timeout of 1\.00 seconds"
-        r" and linger for another 5\.00 seconds; output: begun\n",
+        r"Restricted command 'stubborn' failed: terminated by signal 9, force termination after timeout of"
+        r" 1\.00 seconds and linger for another 5\.00 seconds; output: begun\n",
     ),
     "forks": ("echo begun; setsid sh -c 'exec sleep 77 # left-behind' & sleep 77 & exit 0", r"begun\n"),
     "loud": ("head -c 500000000 /dev/zero", r"\x00{262144}\n\[output cut: the first 262144 of 500000000 bytes\]\n"),
     "bytes": (r"printf '\377\376ok\000\342\202'", "\ufffd\ufffdok\0\ufffd"),
-    "mute": ("exec >&- 2>&-; sleep 0.3; exit 4", r"Restricted command 'mute' failed: exited with exit code 4; output: "),
+    "mute": (
+        "exec >&- 2>&-; sleep 0.3; exit 4",
+        r"Restricted command 'mute' failed: exited with exit code 4; output: ",
+    ),
     "hungry": (
         "ulimit -v 100000; exec /usr/bin/python3 -ISc 'x = bytearray(10**9)'",
-        r"Restricted command 'hungry' failed: exited with exit code 1; output: Traceback.*\n\[output cut: .*\]\n",
+        r"Restricted command 'hungry' failed: exited with exit code 1; output: Traceback.*\nMemoryError\n",
     ),
     "gone": ('rm "$0"; sleep 0.2; [ -e "$0" ] || echo gone', r"gone\n"),
     "crash": ("kill -SEGV $$", r"Restricted command 'crash' failed: terminated by signal 11; output: "),
@@ -201,7 +220,7 @@ def test_bad_manners(cluster: Cluster, daemon: NodeDaemon, name: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert [nodes.kib(daemon.pid, field) for field in ("VmRSS", "VmLck", "VmSize")] == pytest.approx(before, abs=256)
-    assert ("gone" == name) != os.path.exists(path)
+    assert (name == "gone") != os.path.exists(path)
     assert daemon.rpc("version").ok
 
 
