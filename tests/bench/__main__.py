@@ -10,13 +10,14 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.bench import decision, requests, startup
+from tests.bench import decision, noded, requests, startup
 from tests.bench.report import MISSED, Noise, Row, as_plain, table
 
 PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "decision": decision.measure,
     "startup": startup.measure,
     "requests": requests.measure,
+    "noded": noded.measure,
 }
 
 
