@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,38 @@ def test_the_longest_call_and_the_largest_answer() -> None:
     runs = limits.wait_limit + limits.delay + limits.time_limit + 2 * limits.grace
     refused = limits.wait_limit + 2 * limits.delay
     assert max(runs, refused) < 3600
+
+
+# --- what the pages show
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.mark.parametrize("page", ["restricted-commands.md", "ganeti-ext.7.rst"])
+def test_the_file_that_is_shown_is_taken(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^( +\[DEFAULT\](?:.*\n|\n(?= ))+?)\n?(?=^[|`S])", text, re.MULTILINE)
+    found = settings.parse(textwrap.dedent(shown.split("\n\n    See")[0]), page)
+    assert found.limits.time_limit == 120
+    assert found.of("collect-logs") == dataclasses.replace(found.limits, time_limit=1200, output_limit=1024**2)
+
+
+def test_the_figures_that_are_told_are_right() -> None:
+    text = (DOCS / "restricted-commands.md").read_text(encoding="utf-8")
+    told = {key: (default, span) for key, default, span in re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?)[;|]", text, re.M)}
+    assert told["time_limit"][0] == f"{DEFAULT_LIMITS.time_limit:g} s"
+    assert told["output_limit"][0] == f"{DEFAULT_LIMITS.output_limit // 1024} KiB"
+    assert told["delay"][0] == f"{DEFAULT_LIMITS.delay:g} s"
+    for key, (_, span) in told.items():
+        unit = span.split()[-1]
+        for value in span.strip().split(" to "):
+            number = value if " " in value else f"{value} {unit}" if value == "0.1" else value
+            settings.parse(f"[DEFAULT]\n{key} = {number}\n", FILE)
+    quoted = re.search(r"^    (/etc/ganeti/restricted-commands.conf line 2:.*?)\n\n", text, re.M | re.S)
+    assert quoted
+    with pytest.raises(settings.BadSettings) as caught:
+        settings.parse("[DEFAULT]\ntime_limit = 1 h\n", FILE)
+    assert " ".join(quoted[1].split()).startswith(str(caught.value) + "; until that is mended")
 
 
 # --- the file
