@@ -32,7 +32,7 @@ class Quiet(fair.Server):
 
     def _serve(self, connection: object, client: tuple[str, int]) -> None:
         self.order.append(client[0])
-        self._served[len(self._served)] = client[0]
+        self._served[1000 + len(self.order)] = client[0]
 
     @property
     def waiting(self) -> dict[str, int]:
