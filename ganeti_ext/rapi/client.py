@@ -17,8 +17,10 @@ from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.decision import Decision, Refusal, decide_among, granting_roles
 from ganeti_ext.policy.model import KINDS, Role, Target
 from ganeti_ext.policy.parameters import ANY
-from ganeti_ext.rapi import filters, jobs, opcodes, quota
+from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
+from ganeti_ext.rapi import filters, jobs, opcodes, quota, restricted
 from ganeti_ext.rapi.audit import Record, denied, masked
+from ganeti_ext.rapi.httperrors import HttpTooManyRequests
 from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
 from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
@@ -58,6 +60,8 @@ class AccessClient:
         roles = account.roles(permission)
         self._limited = all(role.limited for role in roles)
         self._own_jobs = all(role.own_jobs for role in roles)
+        #: Whether what others' restricted commands printed is kept from the user.
+        self._no_output = all(role.scope is not None for role in account.roles(RESTRICTED_COMMAND))
         self._reader = Reader(self._luxi, account, permission)
         self._jobs = jobs.OwnJobs(self._luxi, account.user)
         #: Opcodes that let a disk grow, and to what.
@@ -121,6 +125,8 @@ class AccessClient:
                 _check_usable(op)
                 jobs.stamp(op, self._account.user, nested)
             role = self._decide(flat)
+            if self._permission == RESTRICTED_COMMAND:
+                return self._in_turn(ops)
             stored = [op.__getstate__() for op in ops] if role is not None and quota.has_limits(role.quota) else []
             if role is None or not any(map(quota.changes_size, stored)):
                 return self._client.SubmitJob(ops)
@@ -133,6 +139,16 @@ class AccessClient:
                 return self._client.SubmitJob(ops)
         except quota.QuotaExceeded as err:
             raise self._refused(f"{err}, by role {role.name}", f"role {role.name}") from err
+        except quota.QuotaBusy as err:
+            raise http.HttpServiceUnavailable(message=str(err)) from err
+
+    def _in_turn(self, ops: list[Any]) -> Any:
+        try:
+            with restricted.turn(self._luxi, self._account.user):
+                return self._client.SubmitJob(ops)
+        except restricted.NotYet as err:
+            self._log(str(err))
+            raise denied(HttpTooManyRequests(str(err), err.seconds), str(err)) from err
         except quota.QuotaBusy as err:
             raise http.HttpServiceUnavailable(message=str(err)) from err
 
@@ -151,6 +167,11 @@ class AccessClient:
             raise self._refusal(roles)
         denied_some = any(not deny.permissions.isdisjoint(needed) for deny in self._account.denies)
         free = next((role for role in roles if _is_free(role, namings)), None)
+        if self._permission == RESTRICTED_COMMAND:
+            free = None
+            listed = decide_among(roles, self._account, permissions, (), opcodes.values(flat[0][0]))
+            if not listed.allowed:  # before anything is looked up (design, section 4)
+                raise self._refusal(listed)
         if free is not None and not denied_some:
             self._record.rule = f"role {free.name}"
             return None
@@ -345,7 +366,7 @@ class AccessClient:
 
     def _query_jobs(self, fields: list[str], qfilter: Any) -> Any:
         if not self._own_jobs:
-            return self._client.Query(constants.QR_JOB, fields, qfilter)
+            return self._query_all_jobs(fields, qfilter)
         if qfilter is not None:
             filters.check(qfilter, lambda field: field in _JOB_FILTER_FIELDS)
         own = [["=", "id", job_id] for job_id in self._jobs.ids()]
@@ -356,6 +377,19 @@ class AccessClient:
         for row in answer.data:
             texts = jobs.cut(fields, [value for _, value in row], self._reader.foreign)
             row[:] = [[status, value] for (status, _), value in zip(row, texts)]
+        return answer
+
+    def _query_all_jobs(self, fields: list[str], qfilter: Any) -> Any:
+        if self._no_output and jobs.OUTPUT in filters.texts(qfilter):
+            raise self._refused(f"field {jobs.OUTPUT} may not be in a filter")
+        if not self._no_output or jobs.OUTPUT not in fields:
+            return self._client.Query(constants.QR_JOB, fields, qfilter)
+        answer = self._client.Query(constants.QR_JOB, [*fields, "ops"], qfilter)
+        answer.fields.pop()
+        for row in answer.data:
+            _, ops = row.pop()
+            values = jobs.without_output(fields, [value for _, value in row], ops, self._account.user)
+            row[:] = [[status, value] for (status, _), value in zip(row, values)]
         return answer
 
     def QueryFields(self, what: str, fields: Any) -> Any:
@@ -408,8 +442,11 @@ class AccessClient:
     def QueryJobs(self, job_ids: Any, fields: list[str]) -> Any:
         """Reads jobs; another's job is None, as one that does not exist."""
         with self._silent():
-            if not self._own_jobs:
+            if not self._own_jobs and (not self._no_output or jobs.OUTPUT not in fields):
                 return self._client.QueryJobs(job_ids, fields)
+            if not self._own_jobs:
+                rows = self._client.QueryJobs(job_ids, ["ops", *fields])
+                return [row and jobs.without_output(fields, row[1:], row[0], self._account.user) for row in rows]
             if job_ids is None:
                 rows = self._jobs.rows(fields)
             else:
@@ -423,6 +460,8 @@ class AccessClient:
         """Waits for a job; another's job is None, as one that does not exist."""
         with self._silent():
             if not self._own_jobs:
+                if self._no_output and jobs.OUTPUT in fields:
+                    self._check_output(job_id)
                 return self._client.WaitForJobChangeOnce(job_id, fields, *args, **kwargs)
             own = self._jobs.own(job_id)
             if own is None:
@@ -432,6 +471,12 @@ class AccessClient:
                 info = jobs.cut(fields, answer[0], self._reader.foreign)
                 return [info, *jobs.cut(["oplog"], [answer[1]], self._reader.foreign)]
             return answer
+
+    def _check_output(self, job_id: Any) -> None:
+        """Refuses to wait for what another's restricted command prints: luxid would compare it with a guess."""
+        (row,) = self._luxi.QueryJobs([job_id], ["ops"])
+        if row and jobs.is_others_command(row[0], self._account.user):
+            raise self._refused(f"field {jobs.OUTPUT} of another's restricted command")
 
     def CancelJob(self, job_id: Any, *args: Any, **kwargs: Any) -> Any:
         """Cancels a job, if it is the user's own."""
