@@ -148,7 +148,7 @@ class AccessClient:
                 return self._client.SubmitJob(ops)
         except restricted.NotYet as err:
             self._log(str(err))
-            raise denied(HttpTooManyRequests(str(err), err.seconds), str(err)) from err
+            raise denied(HttpTooManyRequests(str(err), err.seconds), str(err), self._record.rule) from err
         except quota.QuotaBusy as err:
             raise http.HttpServiceUnavailable(message=str(err)) from err
 

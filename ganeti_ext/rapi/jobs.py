@@ -64,8 +64,12 @@ def is_others_command(ops: Any, user: str) -> bool:
 
 def without_output(fields: Sequence[str], row: Sequence[Any], ops: Any, user: str) -> list[Any]:
     """A row of a job of these opcodes without what the restricted commands of others printed."""
-    hidden = is_others_command(ops, user)
-    return [None if hidden and name == OUTPUT else value for name, value in zip(fields, row)]
+    if not is_others_command(ops, user):
+        return list(row)
+    return [
+        [None if is_command(op) else result for op, result in zip(ops, value or ())] if name == OUTPUT else value
+        for name, value in zip(fields, row)
+    ]
 
 
 class OwnJobs:

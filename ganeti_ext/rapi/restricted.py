@@ -155,8 +155,8 @@ def _check_turn(luxi: Any, user: str, now: float) -> None:
             continue
         if status not in constants.JOBS_FINALIZED:
             raise NotYet(f"Your restricted command of job {job_id} has not ended", ASK_AGAIN)
-        # A clock that was put back makes the pause longer, never shorter.
-        left = min(max(seconds + fraction / 1e6 for seconds, fraction in filter(None, times)) + PAUSE - now, PAUSE)
+        ended = max((seconds + fraction / 1e6 for seconds, fraction in filter(None, times)), default=now)
+        left = min(ended + PAUSE - now, PAUSE)  # a clock that was put back makes the pause longer
         if left > 0:
             recent[job_id] = left
     results = luxi.QueryJobs(list(recent), ["status", "opresult"]) if recent else []

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import Any
 
+from ganeti import http
 from ganeti.server import rapi
 
 from ganeti_ext.rapi.access import AccessControl
@@ -54,8 +56,11 @@ class SignIn(rapi.RemoteApiHandler):  # type: ignore[misc]
 
     def GetAuthRealm(self, req: Any) -> str:
         """Ganeti's realm, but for restricted commands, which have passwords of their own."""
-        is_restricted = type(self._GetRequestContext(req).handler) is R_2_nodes_name_restricted_command
-        return REALM if is_restricted else self.AUTH_REALM
+        # Ganeti asks for a password before it says that there is no such path.
+        with contextlib.suppress(http.HttpNotFound, http.HttpNotImplemented):
+            if type(self._GetRequestContext(req).handler) is R_2_nodes_name_restricted_command:
+                return REALM
+        return self.AUTH_REALM
 
     def VerifyBasicAuthPassword(self, req: Any, username: str, password: str, expected: str) -> bool:
         """Whether the password is the one that is asked for, in constant time.
