@@ -60,8 +60,6 @@ class AccessClient:
         roles = account.roles(permission)
         self._limited = all(role.limited for role in roles)
         self._own_jobs = all(role.own_jobs for role in roles)
-        #: Whether what others' restricted commands printed is kept from the user.
-        self._no_output = all(role.scope is not None for role in account.roles(RESTRICTED_COMMAND))
         self._reader = Reader(self._luxi, account, permission)
         self._jobs = jobs.OwnJobs(self._luxi, account.user)
         #: Opcodes that let a disk grow, and to what.
@@ -438,6 +436,11 @@ class AccessClient:
         """Reads the cluster's settings; whoever is limited gets what is of nobody."""
         with self._silent():
             return self._reader.info() if self._limited else self._client.QueryClusterInfo()
+
+    @functools.cached_property
+    def _no_output(self) -> bool:
+        """Whether what others' restricted commands printed is kept from the user."""
+        return all(role.scope is not None for role in self._account.roles(RESTRICTED_COMMAND))
 
     def QueryJobs(self, job_ids: Any, fields: list[str]) -> Any:
         """Reads jobs; another's job is None, as one that does not exist."""

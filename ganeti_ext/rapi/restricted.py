@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ganeti import constants, pathutils
@@ -148,26 +148,33 @@ def turn(luxi: Any, user: str, _clock: Callable[[], float] = time.time) -> Itera
 
 
 def _check_turn(luxi: Any, user: str, now: float) -> None:
-    recent: dict[int, float] = {}
-    rows = jobs.OwnJobs(luxi, user).rows(["id", "ops", "status", "received_ts", "start_ts", "end_ts"])
-    for job_id, ops, status, *times in rows:
-        if not any(map(jobs.is_command, ops)) or status == constants.JOB_STATUS_CANCELED:
+    fields = ["id", "status", "received_ts", "start_ts", "end_ts"]
+    recent = [row[0] for row in luxi.QueryJobs(None, fields) if row and _left(row[1:], now) > 0]
+    for row in luxi.QueryJobs(recent, [*fields, "ops", "opresult"]) if recent else []:
+        if not row or not jobs.is_own(row[5], user) or not any(map(jobs.is_command, row[5])):
             continue
+        job_id, status, *_ = row
         if status not in constants.JOBS_FINALIZED:
             raise NotYet(f"Your restricted command of job {job_id} has not ended", ASK_AGAIN)
-        ended = max((seconds + fraction / 1e6 for seconds, fraction in filter(None, times)), default=now)
-        left = min(ended + PAUSE - now, PAUSE)  # a clock that was put back makes the pause longer
-        if left > 0:
-            recent[job_id] = left
-    results = luxi.QueryJobs(list(recent), ["status", "opresult"]) if recent else []
-    for (job_id, left), row in zip(recent.items(), results):
-        if row is not None and _failed(*row):
-            raise NotYet(f"Your restricted command of job {job_id} has failed", math.ceil(left))
+        left = math.ceil(_left(row[1:5], now))
+        if left > 0 and _failed(status, row[6]):
+            raise NotYet(f"Your restricted command of job {job_id} has failed", left)
+
+
+def _left(row: Sequence[Any], now: float) -> float:
+    """For how many seconds a job matters, by its status and times: it runs, or could have failed just now."""
+    status, *times = row
+    if status not in constants.JOBS_FINALIZED:
+        return PAUSE
+    ended = max((seconds + fraction / 1e6 for seconds, fraction in filter(None, times)), default=now)
+    return min(ended + PAUSE - now, PAUSE)  # a clock that was put back makes it longer, never shorter
 
 
 def _failed(status: str, results: Any) -> bool:
-    """Whether a job that has ended did not run its command, or the command failed.
+    """Whether the command of a job that has ended did not run, or failed; one that was cancelled did neither.
 
     The result of each opcode is a list with a pair for each node: whether it ran and got 0, and the output.
     """
+    if status == constants.JOB_STATUS_CANCELED:
+        return False
     return status != constants.JOB_STATUS_SUCCESS or not all(pair[0] for result in results for pair in result)

@@ -60,7 +60,7 @@ class SignIn(rapi.RemoteApiHandler):  # type: ignore[misc]
         with contextlib.suppress(http.HttpNotFound, http.HttpNotImplemented):
             if type(self._GetRequestContext(req).handler) is R_2_nodes_name_restricted_command:
                 return REALM
-        return self.AUTH_REALM
+        return str(self.AUTH_REALM)
 
     def VerifyBasicAuthPassword(self, req: Any, username: str, password: str, expected: str) -> bool:
         """Whether the password is the one that is asked for, in constant time.

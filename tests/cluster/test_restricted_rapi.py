@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -310,6 +311,29 @@ def test_what_is_no_file_is_as_good_as_none(hatch: Hatch, kind: str) -> None:
             os.rename(aside, hatch.file)
 
 
+def test_a_file_that_comes_and_goes_while_it_is_asked(hatch: Hatch) -> None:
+    """Each request finds it all there, or nothing."""
+    before = last_job(hatch.cluster)
+    stop: list[bool] = []
+
+    def flip() -> None:
+        while not stop:
+            os.rename(hatch.file, hatch.file + ".aside")
+            time.sleep(0.01)
+            os.rename(hatch.file + ".aside", hatch.file)
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(3) as pool:
+        flipping = pool.submit(flip)
+        asked = list(pool.map(lambda number: hatch.ask("runner", "no")[0], range(40)))
+        stop.append(True)
+        flipping.result()
+    assert set(asked) <= {403, 404}
+    assert last_job(hatch.cluster) == before
+    wait_for(lambda: FEATURE in hatch.features())
+    assert hatch.refused("runner", "no", 403)
+
+
 # Two passwords.
 
 
@@ -391,7 +415,11 @@ def test_a_command_runs_and_its_output_is_read_with_the_ordinary_password(hatch:
     )  # fmt: skip
     assert op["use_locking"] is False
     # One that has ended well is followed by another at once.
-    assert hatch.result(hatch.submit("runner", "hello"))[0] is True
+    done = hatch.cluster.enter(
+        "curl", "-sSk", "-u", "runner:r-runner", "-H", "Content-Type: application/json", "-d", '{"command": "hello"}',
+        f"{hatch.cluster.rapi_url}/2/nodes/node2/restricted-command",
+    )  # fmt: skip
+    assert hatch.result(int(done.stdout))[0] is True
 
 
 def test_a_role_without_a_scope_runs_what_it_lists_anywhere(hatch: Hatch) -> None:
@@ -583,17 +611,15 @@ def _parent_of(pid: int) -> int:
     return 0
 
 
-def test_without_a_lock_nothing_runs(hatch: Hatch) -> None:
-    """Such as on a disk without room for the file."""
-    lock = os.path.join(os.path.dirname(hatch.file), "restricted.lock")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(lock)
-    os.mkdir(lock)
+def test_on_a_full_disk_nothing_runs(hatch: Hatch) -> None:
+    """There is no room for the file that is locked; not a byte is written into it."""
+    directory = os.path.dirname(hatch.file)
+    hatch.cluster.enter("mount", "-t", "tmpfs", "-o", "nr_inodes=1,mode=0777", "none", directory)
     try:
-        with hatch.logs("Requests cannot be counted"):
+        with hatch.logs("Requests cannot be counted: [Errno 28] No space left on device"):
             hatch.refused("locked", "hello", 503)
     finally:
-        os.rmdir(lock)
+        hatch.cluster.enter("umount", directory)
     assert hatch.result(hatch.submit("locked", "hello"))[0] is True
 
 
