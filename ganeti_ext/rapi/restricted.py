@@ -74,19 +74,20 @@ class RestrictedUsers:
             data = read_policy_file(self._path, (*self._owners, os.geteuid()), private=True)
             if len(data) > _MAX_SIZE:
                 raise ExtError(f"{self._path} has more than {_MAX_SIZE} bytes")
-            passwords, problems = _parse(data.decode())
+            passwords, lines = _parse(data.decode())
+            problems += [f"{self._path}: {problem}" for problem in lines]
             wanted = True
         except FileNotFoundError:
             pass
         except OSError as err:
-            problems.append(f"cannot be read by this daemon: {err.strerror}")
+            problems.append(f"{self._path} cannot be read by this daemon: {err.strerror}")
         except ExtError as err:
             problems.append(str(err))
         except UnicodeDecodeError as err:
-            problems.append(f"is no UTF-8, from byte {err.start} on")
+            problems.append(f"{self._path} is no UTF-8, from byte {err.start} on")
         except Exception as err:
             logging.exception("Reading %s", self._path)
-            problems.append(f"unexpected {type(err).__name__}")
+            problems.append(f"{self._path}: unexpected {type(err).__name__}")
         self._passwords = passwords
         self.costliest_password = costliest(passwords.values())
         self._offer(wanted)
@@ -96,7 +97,7 @@ class RestrictedUsers:
         """Says what has changed: a file that is saved raises several events."""
         if problems != self._said:
             for problem in problems:
-                logging.error("%s: %s%s", self._path, problem, "" if wanted else "; restricted commands are off")
+                logging.error("%s%s", problem, "" if wanted else "; restricted commands are off")
         if wanted != self._open:
             logging.info("Restricted commands through the remote API are %s", "on" if wanted else "off")
         self._said, self._open = problems, wanted
