@@ -12,3 +12,7 @@ class GanetiMissing(ExtError):
 
 class StartupError(ExtError):
     """The extension cannot do its work with what it found at start-up."""
+
+
+class UnsafeFile(ExtError):
+    """A settings file that cannot be relied on; its text says why and how to mend it."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Restricted commands, run by the node daemon: what the whole room shares.
 
-The modules, in the order in which a call passes through them (design, section 4): ``handler``
-(the sequence and the answer), ``lock`` (who may try now), ``verify`` (what may be run), ``run``
-(running it).
+The modules, in the order in which a call passes through them (design, section 4): ``memory`` (the
+child that serves it), ``handler`` (the sequence and the answer), ``settings`` (its limits), ``lock``
+(who may try now), ``verify`` (what may be run), ``run`` (running it).
 
 The node daemon is locked into memory and forks for each request, so that each page costs every
 node: nothing is imported here that ``ganeti.server.noded`` has not imported.

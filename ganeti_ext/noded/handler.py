@@ -13,7 +13,7 @@ from typing import Any
 from ganeti import backend, constants, errors, pathutils, ssconf
 from ganeti.server import noded
 
-from ganeti_ext.noded import DEFAULT_LIMITS, ROOT, Limits, Refused, lock, run, verify
+from ganeti_ext.noded import DEFAULT_LIMITS, ROOT, Limits, Refused, lock, run, settings, verify
 
 #: Of the locks. On a real node /run, which is root's alone, unlike the directories that Ganeti
 #: has for locks and for its daemons.
@@ -67,6 +67,7 @@ def run_restricted_command(
     peer: str | None,
     directory: str = pathutils.RESTRICTED_COMMANDS_DIR,
     lock_directory: str = LOCK_DIR,
+    settings_file: str = settings.FILE,
     candidates: Callable[[], Iterable[str]] = candidate_addresses,
     owner: tuple[int, int] = ROOT,
     limits: Limits = DEFAULT_LIMITS,
@@ -75,6 +76,8 @@ def run_restricted_command(
     enabled: bool = constants.ENABLE_RESTRICTED_COMMANDS,
 ) -> str:
     """Run a restricted command for the caller at the address peer.
+
+    What holds for it is limits, as changed by the file of settings (see ``settings.load``).
 
     Returns its output, decoded and bounded. Raises ``backend.RPCFail`` with Ganeti's own
     messages: the generic one whatever the reason was that nothing ran, after the delay if the
@@ -86,6 +89,9 @@ def run_restricted_command(
     logging.info("%s: asked for", call)
     if not enabled:
         raise backend.RPCFail("Restricted commands disabled at configure time")
+    # Whatever the name, so that the time of an answer says nothing about it.
+    found = settings.load(settings_file, owner=owner[0], limits=limits)
+    limits = found.limits
 
     def refusal(err: Exception) -> Any:
         """Log why nothing ran and return the one error that the caller gets."""
@@ -117,7 +123,7 @@ def run_restricted_command(
         except Exception as err:
             raise refusal(err) from None
         logging.info("%s: runs %r as process %d", call, path, process.pid)
-        result = run.collect(process, limits=limits)
+        result = run.collect(process, limits=found.of(checked))
     logging.info("%s: %s", call, result.failure or "exited with exit code 0")
     if result.failure is None:
         return result.output

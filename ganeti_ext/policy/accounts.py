@@ -70,6 +70,17 @@ class Account:
         needed, touched = frozenset(permissions), tuple(targets)
         return next((deny for deny in self.denies if deny.forbids(needed, touched)), None)
 
+    def keeps(self, changes: Iterable[tuple[Target, Target]]) -> Deny | None:
+        """The deny that an object would get out of by a change of its name or group, from one to the other.
+
+        Whatever it denies: a deny of removing would otherwise be got round by a new name.
+        """
+        pairs = tuple(changes)
+        return next(
+            (deny for deny in self.denies if any(deny.matches(old) and not deny.matches(new) for old, new in pairs)),
+            None,
+        )
+
     def hides(self, permission: str, kind: str) -> tuple[Deny, ...]:
         """The denies that take some objects of a kind out of what a permission shows."""
         return tuple(

@@ -95,7 +95,11 @@ def decide_among(
     """The same among some roles, at least one, of which each grants all of the permissions."""
     refused: list[tuple[Role, _Obstacle]] = []
     denied: Deny | None = None
+    instance = targets[0].name if targets and targets[0].kind == "instance" else None
     for role in roles:
+        if instance is not None and role.scope is not None and not instance.endswith(role.endings):
+            refused.append((role, _OUTSIDE))
+            continue
         places: dict[str, str] = {}
         obstacle = _obstacle(role, targets, values, implied, places)
         if obstacle is not None:
@@ -183,7 +187,14 @@ def _outside(role: Role, scope: Scope, targets: Sequence[Target], places: dict[s
 
 
 def _place(role: Role, scope: Scope, target: Target, places: dict[str, str]) -> _Obstacle | None:
-    """Notes the one group where a new object is inside of the role, if the allocator is to choose its nodes."""
+    """Notes the one group where a new object is inside of the role, if the allocator is to choose its nodes.
+
+    A node that is yet to be chosen is no new object: all of its group have to be inside.
+    """
+    if target.kind == "node":
+        if not scope.nodes or all(scope.holds_nodes_of(group.name) for group in target.choices):
+            return None
+        return _Obstacle(Refusal.PLACE, "parameters target_node or remote_node must name a node of the role")
     fitting = [group.name for group in target.choices if scope.fits(target, group, role.stamps)]
     if fitting and target.several:
         return _Obstacle(

@@ -22,6 +22,9 @@ MAX_SIZE = 16 * 1024 * 1024
 KINDS = ("instance", "node", "group", "network")
 
 
+_ANY_NAME = Pattern("*")
+
+
 class Target(NamedTuple):
     """One object that a request touches, with what a policy can go by.
 
@@ -166,7 +169,11 @@ class Scope:
     def holds_nodes_of(self, group: str) -> bool:
         """Whether all nodes of a group are inside, as far as its name alone tells."""
         return any(
-            one.group.matches(group) and not one.name and not one.tag and one.inside is None for one in self.nodes
+            (not one.group or one.group.matches(group))
+            and (not one.name or _ANY_NAME in one.name)
+            and not one.tag
+            and one.inside is None
+            for one in self.nodes
         )
 
     def may_hold(self, kind: str, name: str) -> bool:
@@ -222,6 +229,8 @@ class Role:
     rule: str = field(init=False, repr=False, default="")
     #: The texts of `tags`; bound to a user, if one of them is.
     stamps: frozenset[str] = field(init=False, repr=False, default=frozenset())
+    #: How the name of an instance inside of its scope has to end. Most that are outside are told by this alone.
+    endings: tuple[str, ...] = field(init=False, repr=False, default=())
     #: Whether the role is another one for each user.
     per_user: bool = field(init=False, repr=False, default=False)
 
@@ -231,6 +240,9 @@ class Role:
         patterns = itertools.chain(self.tags, *(one.patterns for one in selectors))
         object.__setattr__(self, "rule", f"role {self.name}")
         object.__setattr__(self, "stamps", frozenset(tag.text for tag in self.tags))
+        instances = () if self.scope is None else self.scope.instances
+        endings = {pattern.ending for one in instances for pattern in one.name or (_ANY_NAME,)}
+        object.__setattr__(self, "endings", tuple(endings))
         object.__setattr__(self, "per_user", any(pattern.per_user for pattern in patterns))
 
     @property

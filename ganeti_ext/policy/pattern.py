@@ -94,6 +94,11 @@ class Pattern:
         return True
 
     @property
+    def ending(self) -> str:
+        """How each name ends that it means: the text after all that is wild."""
+        return re.split(r"[*?]", self.text)[-1]
+
+    @property
     def regex(self) -> str:
         """The pattern as a regular expression, to be anchored by whoever uses it."""
         wild = {"*": ".*", "?": "."}

@@ -21,7 +21,7 @@ from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
 from ganeti_ext.rapi import filters, jobs, opcodes, quota, restricted
 from ganeti_ext.rapi.audit import Record, denied, masked
 from ganeti_ext.rapi.httperrors import HttpTooManyRequests
-from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere
+from ganeti_ext.rapi.lookup import INSTANCES_ON, Lookup, NotThere, plain_rows
 from ganeti_ext.rapi.reads import FieldRefused, Hidden, Reader
 
 #: Calls that an account without limits passes on as they are (`facts.md`, "RAPI").
@@ -158,12 +158,14 @@ class AccessClient:
         needed = {self._permission}
         for op, nested in flat:
             needed |= opcodes.permissions_of(op, nested)
+        done = needed.union(*(opcodes.done_by(op) for op, _ in flat))
         permissions = sorted(needed)
         namings = [naming for op, _ in flat for naming in opcodes.namings(op)]
         roles = granting_roles(self._account, permissions)
         if isinstance(roles, Decision):
             raise self._refusal(roles)
-        denied_some = any(not deny.permissions.isdisjoint(needed) for deny in self._account.denies)
+        moved = any(type(op).__name__ in _MOVING for op, _ in flat)
+        denied_some = any(moved or not deny.permissions.isdisjoint(done) for deny in self._account.denies)
         free = next((role for role in roles if _is_free(role, namings)), None)
         if self._permission == RESTRICTED_COMMAND:
             free = None
@@ -177,7 +179,7 @@ class AccessClient:
             opcodes.normalise(op)
         values = [value for op, _ in flat for value in opcodes.values(op)]
         if denied_some or any(role.scope is not None for role in roles):
-            return self._decide_on_objects(flat, permissions, roles, values, denied_some)
+            return self._decide_on_objects(flat, sorted(done), roles, values, denied_some)
         targets = [Target(naming.kind, naming.name) for naming in namings]
         implied = self._implied(flat, Lookup(self._luxi))
         return self._granted(decide_among(roles, self._account, permissions, targets, values, implied), flat)
@@ -210,6 +212,9 @@ class AccessClient:
             return self._granted(decide_among(lenient, self._account, permissions, targets, values), flat)
         decision = decide_among(roles, self._account, permissions, targets, values, implied)
         role = self._granted(decision, flat)
+        deny = self._account.keeps(_moves(flat, targets)) if denied_some else None
+        if deny is not None:
+            raise self._refused(f"{deny.name} is about an object that would get out of it", deny.name)
         if role.limited or denied_some:
             for op, _ in flat:
                 opcodes.put_uuids(op, lookup.uuids())
@@ -280,7 +285,30 @@ class AccessClient:
             found.append(one.target)
             if rule.brings:
                 found += [other.target for other in lookup.on(one)]
-        return found + [self._new(op, naming, found, group, lookup, roles) for naming in new]
+        found += [self._new(op, naming, found, group, lookup, roles) for naming in new]
+        about_nodes = any(role.scope is not None and role.scope.nodes for role in roles)
+        if about_nodes and self._allocator_chooses(op, lookup):
+            # It stays in the group of what is moved.
+            choices = tuple(Target("group", name) for name in sorted(found[0].groups or ()))
+            found.append(Target("node", "", groups=None, choices=choices))
+        return found
+
+    def _allocator_chooses(self, op: Any, lookup: Lookup) -> bool:
+        """Whether Ganeti's allocator is to choose a node to which something goes."""
+        name = type(op).__name__
+        if name not in _ALLOCATED or getattr(op, _ALLOCATED[name]) is not None:
+            return False
+        if name == "OpInstanceReplaceDisks":
+            return bool(op.mode == constants.REPLACE_DISK_CHG)
+        # What has a secondary node goes there.
+        if name in ("OpInstanceMigrate", "OpInstanceFailover"):
+            templates = set(lookup.one("instance", op.instance_name, ["disk_template"]).more)
+        elif name == "OpNodeMigrate":
+            rows = self._luxi.Query(constants.QR_INSTANCE, ["disk_template"], ["=", "pnode", op.node_name])
+            templates = {row[0] for row in plain_rows(rows)}
+        else:
+            return True
+        return not templates.isdisjoint(constants.DTS_EXT_MIRROR)
 
     @staticmethod
     def _new(
@@ -530,6 +558,36 @@ _KIND = {
 
 #: What a filter of jobs may name; luxid stumbles over the others.
 _JOB_FILTER_FIELDS = frozenset({"id", "status", "priority", "archived"})
+
+
+#: Opcode -> the field with the node to which something goes; the allocator chooses it where it is not said.
+_ALLOCATED = {
+    "OpInstanceFailover": "target_node",
+    "OpInstanceMigrate": "target_node",
+    "OpInstanceReplaceDisks": "remote_node",
+    "OpNodeEvacuate": "remote_node",
+    "OpNodeMigrate": "target_node",
+}
+
+#: Opcodes after which an object has another name, or is in another group.
+_MOVING = frozenset({"OpInstanceRename", "OpNetworkRename", "OpGroupRename", "OpGroupAssignNodes"})
+
+
+def _moves(flat: Sequence[tuple[Any, bool]], targets: Sequence[Target]) -> Iterator[tuple[Target, Target]]:
+    """What each object of a job is, and what it will be, where the job changes its name or group."""
+    for op, _ in flat:
+        name = type(op).__name__
+        if name in ("OpInstanceRename", "OpNetworkRename"):
+            yield targets[0], targets[-1]
+        elif name == "OpGroupRename":
+            for target in targets[:-1]:
+                groups = frozenset(op.new_name if one == op.group_name else one for one in target.groups or ())
+                renamed = op.new_name if target.kind == "group" else target.name
+                yield target, target._replace(name=renamed, groups=groups)
+        elif name == "OpGroupAssignNodes":
+            for target in targets:
+                if target.kind != "group":
+                    yield target, target._replace(groups=frozenset([op.group_name]))
 
 
 def _is_free(role: Role, namings: Sequence[opcodes.Naming]) -> bool:

@@ -78,6 +78,9 @@ class Rule:
     written: Mapping[str, Any] = field(default_factory=dict)
     #: Whether what is done to the object is done to the instances on it, too.
     brings: bool = False
+    #: The permissions for what it does to the instances on the way: a grant of its own permission includes
+    #: them, a deny of one of them forbids it.
+    does: frozenset[str] = frozenset()
     #: Whether a limited role may submit it at all: it may not change what belongs to everybody.
     for_limited: bool = True
     #: Whether a job of it can be bound to the objects that were decided on, by their UUIDs. What
@@ -88,16 +91,17 @@ class Rule:
 _NO_DNS = {"name_check": False, "ip_check": False}
 
 
-def _on_instance(**nodes: str) -> Rule:
+def _on_instance(*does: str, **nodes: str) -> Rule:
     """The rule of an opcode about one instance; `nodes` are its fields that name a node, and their kind."""
     objects = {"instance_name": "instance", **nodes}
     uuids = {"instance_uuid": "instance_name", **{f"{name}_uuid": name for name in nodes}}
-    return Rule(objects, uuids=uuids)
+    return Rule(objects, uuids=uuids, does=frozenset(does))
 
 
-def _on_node(brings: bool = True, **nodes: str) -> Rule:
+def _on_node(*does: str, **nodes: str) -> Rule:
     objects = {"node_name": "node", **nodes}
-    return Rule(objects, uuids={"node_uuid": "node_name", **{f"{name}_uuid": name for name in nodes}}, brings=brings)
+    uuids = {"node_uuid": "node_name", **{f"{name}_uuid": name for name in nodes}}
+    return Rule(objects, uuids=uuids, brings=True, does=frozenset(does))
 
 
 def _unpinned(objects: Mapping[str, str], brings: bool = False, **new: str) -> Rule:
@@ -116,8 +120,8 @@ RULES = {
     ),
     "OpInstanceMultiAlloc": Rule(),
     "OpInstanceRemove": _on_instance(),
-    "OpInstanceStartup": _on_instance(),
-    "OpInstanceShutdown": _on_instance(),
+    "OpInstanceStartup": _on_instance("instances.startup"),
+    "OpInstanceShutdown": _on_instance("instances.shutdown"),  # a reinstallation begins with one
     "OpInstanceReboot": _on_instance(),
     "OpInstanceReinstall": _on_instance(),
     "OpInstanceRename": Rule(
@@ -141,10 +145,12 @@ RULES = {
     "OpBackupPrepare": _on_instance(),
     "OpBackupExport": _on_instance(target_node="node"),
     "OpBackupRemove": _on_instance(),
-    "OpNodePowercycle": _on_node(),
+    "OpNodePowercycle": _on_node("instances.shutdown"),
     "OpNodeSetParams": _on_node(),
-    "OpNodeEvacuate": _on_node(remote_node="node"),
-    "OpNodeMigrate": _on_node(target_node="node"),
+    "OpNodeEvacuate": _on_node(
+        "instances.migrate", "instances.failover", "instances.replace_disks", remote_node="node"
+    ),
+    "OpNodeMigrate": _on_node("instances.migrate", target_node="node"),
     "OpNodeModifyStorage": _on_node(),
     "OpRepairNodeStorage": _on_node(),
     "OpNodeQueryStorage": _unpinned({"nodes": "node"}),
@@ -226,6 +232,12 @@ def permissions_of(op: Any, nested: bool) -> set[str]:
     if type(op).__name__ in ("OpInstanceCreate", "OpNetworkAdd") and getattr(op, "tags", None):
         needed.add("tags.set")
     return needed
+
+
+def done_by(op: Any) -> frozenset[str]:
+    """The permissions that a deny of which forbids an opcode, whatever its endpoint needs."""
+    does = RULES.get(type(op).__name__, Rule()).does
+    return does | {"instances.shutdown"} if getattr(op, "shutdown", False) is True else does
 
 
 def values(op: Any) -> list[tuple[str, Any]]:

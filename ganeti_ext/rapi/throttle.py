@@ -24,6 +24,9 @@ _ENTRIES_PER_ROW = 8
 _ENTRY = struct.Struct("=8sd")
 _ROW_SIZE = _ENTRIES_PER_ROW * _ENTRY.size
 
+#: Behind the rows: whether anybody has ever failed. While nobody has, nothing needs to be looked up.
+_NOBODY, _SOMEBODY = b"\0", b"\1"
+
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -53,7 +56,7 @@ class Throttle:
         self._clock = _clock
         self._key = secrets.token_bytes(16)
         self._file = os.memfd_create("ganeti-ext-throttle", os.MFD_CLOEXEC)
-        os.ftruncate(self._file, _ROWS * _ROW_SIZE)
+        os.ftruncate(self._file, _ROWS * _ROW_SIZE + 1)
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -61,12 +64,15 @@ class Throttle:
 
     def wait(self, address: str) -> float:
         """For how many seconds an IP address may not try again; 0 if it may."""
+        if os.pread(self._file, 1, _ROWS * _ROW_SIZE) == _NOBODY:
+            return 0.0
         name, offset = self._place(address)
         with self._locked(offset):
             return self._wait(dict(self._row(offset)).get(name, 0.0))
 
     def failed(self, address: str) -> float:
         """Counts a failure of an IP address; returns what `wait` will."""
+        os.pwrite(self._file, _SOMEBODY, _ROWS * _ROW_SIZE)
         name, offset = self._place(address)
         with self._locked(offset):
             row = self._row(offset)

@@ -177,13 +177,17 @@ def test_several_at_once_are_put_anywhere(places: Tenancy) -> None:
     ]  # fmt: skip
     op = opcodes.OpInstanceMultiAlloc(instances=nested)
     op.Validate(True)
-    status, result = places.cluster.job(places.cluster.luxi("SubmitJob", [op.__getstate__()]))
-    assert status == "success", result
-    for _, child in result[0]["jobs"]:
-        assert places.cluster.job(child)[0] == "success"
-    # Once this fails, Ganeti obeys: then the refusal below can be lifted for such a version.
-    assert place_of(places, name) == "left"
-    places.remove(name)
+    places.run(opcodes.OpGroupSetParams(group_name="right", alloc_policy="unallocable"))
+    try:
+        status, result = places.cluster.job(places.cluster.luxi("SubmitJob", [op.__getstate__()]))
+        # Once this fails, Ganeti obeys: then the refusal below can be lifted for such a version.
+        assert status == "success", result
+        for _, child in result[0]["jobs"]:
+            assert places.cluster.job(child)[0] == "success"
+        assert place_of(places, name) == "left"
+        places.remove(name)
+    finally:
+        places.run(opcodes.OpGroupSetParams(group_name="right", alloc_policy="preferred"))
     for user in ("grace", "nora", "both"):
         tried = [creations(name, **settings)[1] for settings in ({}, {"group_name": "right"})]
         for answer in refusals(places, tried, user):
@@ -277,6 +281,20 @@ def test_a_creation_on_a_node(places: Tenancy) -> None:
             assert places.cluster.job(child)[0] == "success"
     assert {name: place_of(places, name) for name in names} == dict.fromkeys(names, "right")
     places.remove(*names)
+
+
+def test_where_an_instance_is_moved(places: Tenancy) -> None:
+    """Without a target the allocator would choose any node of the instance's group."""
+    for user in ("noel", "nora"):
+        requests: list[Any] = [("PUT", f"/2/instances/{LEFT}/{action}", {}) for action in ("migrate", "failover")]
+        for answer in refusals(places, requests, user):
+            assert answer[0] == 403 and "target_node" in message_of(answer)
+        with places.paused():
+            for method, path, _ in requests:
+                (opcode,) = places.stored(places.submit(method, path, {"target_node": "node3"}, user))
+                assert opcode["target_node"] == "node3" and opcode["target_node_uuid"]
+    with places.paused():  # who is limited by names alone may move what is his
+        places.submit("PUT", f"/2/instances/{LEFT}/failover", {}, "nick")
 
 
 def test_an_operator_of_nodes(places: Tenancy) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from ganeti.rapi import connector
 
-from tests.cluster.vcluster import DEFAULT_USERS, Cluster
+from tests.cluster.vcluster import DAEMON_UTIL, DEFAULT_USERS, Cluster
 
 #: Where there is something once it is configured.
 OUR_OWN = "/2/nodes/node1/restricted-command"
@@ -51,6 +51,8 @@ def endpoints() -> dict[tuple[str, str], type]:
 def unconfigure(cluster: Cluster) -> None:
     """Brings the remote API back to what it is after installation: no policy, no token of ours."""
     cluster.remove_policy()
+    # First, or it could still be taking the policy, and write the copy anew.
+    cluster.run(cluster.master, DAEMON_UTIL, "stop", "ganeti-rapi")
     for node in cluster.nodes:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(cluster.node_path(node, "var/lib/ganeti/rapi/access.last-good.yaml"))

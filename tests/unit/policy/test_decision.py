@@ -400,3 +400,43 @@ def test_a_larger_request_needs_no_less(
 
 def test_no_patterns_are_shared_by_mistake() -> None:
     assert Selector().name == Patterns()
+
+
+@given(world.users, world.roles, world.targets | world.unplaced)
+def test_what_is_told_by_the_ending_alone_is_outside(user: str, held: Role, target: Target) -> None:
+    mine = held.bound(user)
+    if mine is not None and mine.scope is not None and target.kind == "instance" and mine.covers(target):
+        assert target.name.endswith(mine.endings)
+
+
+def moved(scope: Scope, *choices: str) -> Refusal | None:
+    """The refusal of moving a.test to a node of some groups that the allocator chooses."""
+    held = Role("r", frozenset(REBOOT), scope=scope)
+    node = Target("node", "", groups=None, choices=groups(*choices))
+    return decide(account(held), REBOOT, [instance("a.test", groups=frozenset(choices)), node]).refusal
+
+
+def test_a_node_that_the_allocator_chooses_is_inside() -> None:
+    by_name = Selector(patterns(["*.test"]))
+    assert moved(Scope((by_name,)), "g1") is None  # it is not about nodes
+    assert moved(Scope((by_name,), nodes=(Selector(group=patterns(["g1"])),)), "g1") is None
+    assert moved(Scope((by_name,), nodes=(Selector(patterns(["*"])),)), "g1", "g2") is None
+    for selector in (
+        Selector(patterns(["n1"])),
+        Selector(group=patterns(["g2"])),
+        Selector(patterns(["n*"]), group=patterns(["g1"])),
+        Selector(tag=patterns(["t"])),
+    ):
+        assert moved(Scope((by_name,), nodes=(selector,)), "g1") is Refusal.PLACE
+    assert moved(Scope((by_name,), nodes=(Selector(group=patterns(["g1"])),)), "g1", "g2") is Refusal.PLACE
+
+
+def test_nothing_gets_out_of_a_deny() -> None:
+    by_name = Deny(
+        (Pattern("*"),), frozenset(["instances.remove"]), objects={"instance": (Selector(patterns(["k*"])),)}
+    )
+    held = account(ALL, denies=(by_name,))
+    assert held.keeps([(instance("k1"), instance("x"))]) is by_name
+    assert held.keeps([(instance("x"), instance("y")), (instance("k1"), instance("k2"))]) is None
+    assert held.keeps([(instance("x"), instance("k1"))]) is None
+    assert account(ALL).keeps([(instance("k1"), instance("x"))]) is None

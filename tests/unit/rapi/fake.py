@@ -219,6 +219,7 @@ class Cluster:
                     "be/maxmem": thing.memory,
                     "beparams": {"maxmem": thing.memory, "vcpus": thing.vcpus},
                     "nic.networks.names": list(thing.networks),
+                    "disk_template": "drbd" if thing.nodes[1:] else "diskless",
                     "admin_state": "up",
                     "oper_state": True,
                     "console": {"host": NODE, "port": 11000},

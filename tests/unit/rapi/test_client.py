@@ -740,6 +740,20 @@ def test_an_instance_is_moved_inside_alone(places: Server, action: str, body: di
     assert places.ask(method, path(action), "node", inside).status == 200
 
 
+def test_the_allocator_does_not_choose_a_node_outside(places: Server) -> None:
+    for method, action, body in (
+        ("PUT", "migrate", {}),
+        ("POST", "replace-disks", {"mode": "replace_new_secondary"}),
+    ):
+        answer = places.ask(method, path(action), "node", body)
+        assert answer.status == 403 and "must name a node of the role" in answer.message
+    assert places.cluster.submitted == []
+    assert places.ask("POST", path("replace-disks"), "node", {"mode": "replace_on_primary"}).status == 200
+    # What has a secondary node goes there.
+    places.cluster.things["instance"][INSTANCE].nodes = (NODE, "node2.example.com")
+    assert places.ask("PUT", path("migrate"), "node", {}).status == 200
+
+
 def test_an_instance_is_in_a_group_with_all_its_nodes(places: Server) -> None:
     assert places.ask("PUT", path("migrate", "web2.test.example.com"), "group").status == 200
     places.cluster.things["instance"]["web2.test.example.com"].nodes = ("node2.example.com", NODE)
@@ -779,6 +793,69 @@ def test_networks_and_groups_bring_their_instances(places: Server) -> None:
     assert places.ask("PUT", "/2/networks/network1/modify", "whole", {"gateway": "192.0.2.1"}).status == 404
     assert places.ask("PUT", "/2/groups/group1/modify", "whole", {"alloc_policy": "preferred"}).status == 200
     assert places.ask("PUT", "/2/groups/group2/modify", "whole", {"alloc_policy": "preferred"}).status == 404
+
+
+# Denies.
+
+DENIES = """\
+version: 1
+roles:
+  all-of-test:
+    permissions: ["@admin"]
+    scope: {instances: {name: "*.test.example.com"}, nodes: {name: "*"}}
+    parameters: {os_type: noop}
+deny:
+  - {users: [boss, she], permissions: [instances.remove], instances: {name: "web1.*"}}
+  - {users: [boss, she], permissions: [instances.shutdown, instances.migrate], instances: {tag: steady}}
+  - {users: [boss, she], permissions: [instances.list], instances: {group: group2}}
+"""
+
+
+@pytest.fixture
+def kept(wide: Cluster) -> Server:
+    wide.add("instance", "steady.test.example.com", tags=("steady",), nodes=("node3.example.com",))
+    return Server("boss write\nshe @all-of-test\n", DENIES, wide)
+
+
+@pytest.mark.parametrize("user", ["boss", "she"])
+def test_no_new_name_gets_round_a_deny(kept: Server, user: str) -> None:
+    assert kept.ask("DELETE", path(""), user).status == 403
+    new = {"new_name": "x.test.example.com"}
+    answer = kept.ask("PUT", path("rename"), user, new)
+    assert answer.status == 403 and "would get out of it" in answer.message
+    assert kept.cluster.submitted == []
+    # Another's name, and a name that the deny is about, too.
+    assert kept.ask("PUT", path("rename", "web2.test.example.com"), user, new).status == 200
+    assert kept.ask("PUT", path("rename"), user, {"new_name": "web1.test.example.com"}).status == 200
+
+
+def test_no_other_group_gets_round_a_deny(kept: Server) -> None:
+    for where, body in (
+        ("/2/groups/group2/rename", {"new_name": "group3"}),
+        ("/2/groups/group1/assign-nodes", {"nodes": ["node2.example.com"]}),
+    ):
+        assert kept.ask("PUT", where, "boss", body).status == 403
+    assert kept.cluster.submitted == []
+    assert kept.ask("PUT", "/2/groups/group1/rename", "boss", {"new_name": "group3"}).status == 200
+
+
+@pytest.mark.parametrize("user", ["boss", "she"])
+@pytest.mark.parametrize(
+    ("method", "where", "body"),
+    [
+        ("POST", "/2/instances/steady.test.example.com/reinstall", {"os": "noop"}),
+        ("PUT", "/2/instances/steady.test.example.com/export", {"destination": NODE, "shutdown": True}),
+        ("POST", "/2/nodes/node3.example.com/evacuate", {"mode": "all"}),
+        ("POST", "/2/nodes/node3.example.com/migrate", {}),
+        ("POST", "/2/nodes/node3.example.com/powercycle", None),
+    ],
+)
+def test_a_deny_holds_on_the_way_too(kept: Server, user: str, method: str, where: str, body: Any) -> None:
+    answer = kept.ask(method, where, user, body)
+    assert answer.status == 403 and "deny" in answer.message
+    assert kept.cluster.submitted == []
+    other = where.replace("steady", "web2").replace("node3", "node1")
+    assert kept.ask(method, other, user, body).status == 200
 
 
 # Tags that a role stamps.

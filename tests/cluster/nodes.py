@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Node daemons beside the cluster's own, Ganeti's or ours, and RPCs to them as any master candidate sends them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tests.cluster.vcluster import Cluster, ClusterError
+
+NODED_PORT = 1811
+
+#: Ganeti's own node daemon, which the package has put aside, and ours.
+STOCK, OURS = "/usr/sbin/ganeti-noded.distrib", "/usr/sbin/ganeti-noded"
+
+
+class Answer(NamedTuple):
+    """What an RPC gave: whether it worked, its value or the reason, and the seconds that it took."""
+
+    ok: bool
+    value: Any
+    took: float
+
+
+def rpc(
+    cluster: Cluster,
+    method: str,
+    params: Sequence[Any] = (),
+    *,
+    port: int = NODED_PORT,
+    source: str = "node1",
+    timeout: float = 120,
+) -> Answer:
+    """Call a node daemon of the master, from the address and with the certificate of the node `source`.
+
+    Raises OSError (ssl.SSLError if one of the two does not take the other's certificate).
+    """
+    context = _context(cluster, source)
+    with cluster.connect(port, timeout, source) as plain:
+        began = time.perf_counter()
+        with context.wrap_socket(plain) as secure:
+            connection = http.client.HTTPConnection("node", port)
+            connection.sock = secure
+            connection.request("POST", "/" + method, json.dumps(list(params)))
+            response = connection.getresponse()
+            body = response.read()
+        took = time.perf_counter() - began
+    if response.status != 200:
+        return Answer(False, f"HTTP {response.status}", took)
+    ok, value = json.loads(body)
+    return Answer(ok, value, took)
+
+
+def _context(cluster: Cluster, source: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cluster.node_path("node1", "var/lib/ganeti/server.pem"))
+    context.load_cert_chain(cluster.node_path(source, "var/lib/ganeti/client.pem"))
+    return context
+
+
+class NodeDaemon:
+    """A node daemon of node1 on a port of its own, with memory lock unless `args` have --no-mlock.
+
+    `with NodeDaemon(cluster, STOCK, 1812) as daemon: daemon.rpc("version")`
+    """
+
+    def __init__(self, cluster: Cluster, program: str, port: int, *args: str, before: Sequence[str] = ()) -> None:
+        self.port = port
+        self.pid = 0  # as the host sees it
+        self._cluster = cluster
+        self._command = [*before, program, "-b", cluster.address("node1"), "-p", str(port), *args]
+        self._own = cluster.node_path("node1", f"var/run/ganeti/noded-{port}.pid")
+        self._ganetis = cluster.node_path("node1", "var/run/ganeti/ganeti-noded.pid")
+
+    def __enter__(self) -> NodeDaemon:
+        with open(self._own, "w", encoding="ascii"):
+            pass
+        # With its own pid file, or it would not start beside the cluster's.
+        script = 'mount --make-rprivate /; mount --bind "$1" "$2"; shift 2; exec "$@"'
+        self._cluster.run("node1", "unshare", "-m", "sh", "-c", script, "sh", self._own, self._ganetis, *self._command)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.pid = self.pid or self._find()
+                assert self.rpc("version").ok
+                return self
+            except (OSError, LookupError) as err:
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"{self._command} does not answer: {err}") from err
+            time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, 15)
+            while os.path.exists(f"/proc/{self.pid}"):
+                time.sleep(0.02)
+        os.unlink(self._own)
+
+    def _find(self) -> int:
+        with open(self._own, encoding="ascii") as stream:
+            inner = stream.read().strip()
+        for pid in self._cluster.pids():
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as stream:
+                if inner and re.search(rf"^NSpid:.*\s{inner}$", stream.read(), re.MULTILINE):
+                    return pid
+        raise LookupError("no process yet")
+
+    def rpc(self, method: str, *params: Any, source: str = "node1", timeout: float = 120) -> Answer:
+        """Call it (see `rpc`)."""
+        return rpc(self._cluster, method, params, port=self.port, source=source, timeout=timeout)
+
+    def children(self) -> list[int]:
+        """Its children that live, as the host sees them."""
+        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as stream:
+            return [int(pid) for pid in stream.read().split() if "\nState:\tZ" not in _status(int(pid))]
+
+    def rpcs_under_way(self) -> int:
+        return len(self.children())
+
+
+def _status(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as stream:
+            return stream.read()
+    except OSError:
+        return "\nState:\tZ"
+
+
+def kib(pid: int, field: str, file: str = "status") -> int:
+    """A figure of a process from /proc/PID/`file` (status, smaps_rollup), in KiB. Raises OSError, KeyError."""
+    with open(f"/proc/{pid}/{file}", encoding="utf-8") as stream:
+        fields = dict(line.split(":", 1) for line in stream if ":" in line)
+    return int(fields[field].split()[0])

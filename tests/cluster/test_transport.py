@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A reply arrives whole at whoever is slow, and nobody holds the daemon by leaving the closing to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from OpenSSL import SSL
+
+from tests.cluster.vcluster import RAPI_PORT, Cluster
+
+FIELDS = ["name"] * 2500
+BODY = json.dumps({"fields": FIELDS})
+
+
+class Slow:
+    """A client with a window of some KiB, which reads when it is told to."""
+
+    def __init__(self, cluster: Cluster, request: str) -> None:
+        self.socket = cluster.connect(RAPI_PORT)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        self.tls = SSL.Connection(context, self.socket)
+        self.socket.settimeout(None)
+        self.tls.set_connect_state()
+        self.tls.do_handshake()
+        self.tls.sendall(request.encode())
+
+    def read(self, pause: float = 0) -> bytes:
+        """All that comes, to the end that TLS has for it."""
+        data = b""
+        while True:
+            time.sleep(pause)
+            try:
+                data += self.tls.recv(1 << 16)
+            except SSL.ZeroReturnError:
+                return data
+
+
+def request(method: str, path: str, body: str = "", *headers: str) -> str:
+    """As a client that would keep the connection writes it."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: node1",
+        "Authorization: Basic YWRtaW46c2VjcmV0",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", body])
+
+
+LARGE = request("PUT", "/2/query/instance", BODY, "Connection: close")
+
+
+def check(reply: bytes) -> None:
+    """Whether it is all of it."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), head
+    rows = json.loads(body)["data"]
+    assert rows and all(len(row) == len(FIELDS) for row in rows)
+
+
+def idle(cluster: Cluster) -> bool:
+    """Whether the remote API serves nobody."""
+    parent = cluster.daemon_pid("rapi")
+    with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as stream:
+        return not stream.read().split()
+
+
+def wait_idle(cluster: Cluster, seconds: float = 30) -> None:
+    """Until it does."""
+    deadline = time.monotonic() + seconds
+    while not idle(cluster):
+        assert time.monotonic() < deadline, "somebody is served for ever"
+        time.sleep(0.01)
+
+
+def test_a_slow_client_gets_all(fresh: Cluster) -> None:
+    """Also what has long been closed by the daemon, and also a client that says more than it should meanwhile."""
+    for more in (b"", request("GET", "/version").encode()):
+        client = Slow(fresh, LARGE)
+        if more:
+            time.sleep(0.05)  # else it is taken for a part of the first one, as by Ganeti: 400
+            client.tls.sendall(more)
+        wait_idle(fresh)
+        check(client.read(pause=0.001))
+
+
+def test_a_client_that_has_said_all_gets_all(fresh: Cluster) -> None:
+    client = Slow(fresh, LARGE)
+    client.tls.shutdown()
+    client.socket.shutdown(socket.SHUT_WR)
+    wait_idle(fresh)
+    check(client.read())
+
+
+def test_clients_that_linger_hold_nobody(fresh: Cluster) -> None:
+    """As many as the daemon has places; Ganeti's own waits a second for each."""
+    clients = [Slow(fresh, request("GET", "/version", "", "Connection: close")) for _ in range(25)]
+    wait_idle(fresh)
+    for client in clients:
+        assert client.read().endswith(b"2\n")
+        client.socket.close()
+
+
+def test_each_can_be_switched_off(fresh: Cluster) -> None:
+    """And what is wrong in the file is told, and changes nothing."""
+    path = fresh.node_path(fresh.master, "etc/default/ganeti-ext")
+    names = ["RAPI_LARGE_READS", "RAPI_NO_CLOSE_WAIT", "RAPI_NO_COLLECTOR", "RAPI_NO_DELAY", "RAPI_QUIET_LOG"]
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.writelines(f"{name}=no\n" for name in names)
+        stream.write("RAPI_NO_SUCH=no\n")
+    try:
+        before = len(fresh.rapi_log())
+        fresh.restart("rapi")
+        log = fresh.rapi_log()[before:]
+        for name in names:
+            assert f"is left as Ganeti made it: {name}=no" in log
+        assert "line 6 is not taken: 'RAPI_NO_SUCH'" in log
+        client = Slow(fresh, LARGE)
+        check(client.read())
+    finally:
+        os.unlink(path)
+        fresh.restart("rapi")
+    before = len(fresh.rapi_log())
+    fresh.restart("rapi")
+    assert "left as Ganeti made it" not in fresh.rapi_log()[before:]
+
+
+def test_a_log_at_debug_level_has_all(fresh: Cluster) -> None:
+    before = len(fresh.rapi_log())
+    fresh.restart("rapi", args=["-d"])
+    try:
+        answers: Any = fresh.rapi("GET", "/version", user="admin")
+        assert answers[0] == 200
+        assert "Connection from" in fresh.rapi_log()[before:]
+    finally:
+        fresh.restart("rapi")
