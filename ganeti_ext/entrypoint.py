@@ -125,6 +125,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         Patch("ganeti.server.rapi", "RemoteApiHandler.AuthenticationRequired", "(self, req)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler.Authenticate", "(self, req, username, password)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler._GetRequestContext", "(self, req)", "gives us the handler"),
+        Patch("ganeti.http.auth", "HttpServerRequestAuthentication.GetAuthRealm", "(self, req)", "overridden"),
         Patch(
             "ganeti.http.auth",
             "HttpServerRequestAuthentication.VerifyBasicAuthPassword",
