@@ -537,6 +537,7 @@ def test_who_reads_the_output(hatch: Hatch) -> None:
         assert ask(user, "GET", f"/2/jobs/{job}/wait", wait)[0] == 403
         assert ask(user, "GET", f"/2/jobs/{job}/wait", {"fields": ["status"]})[0] == 200
         assert "hello there" not in ask(user, "GET", "/2/jobs?bulk=1", None)[1]
+    assert ask("watcher", "GET", "/2/os", None) == (200, '["noop"]\n')  # which is the result of a job, too
     assert "hello there" in ask("ours-admin", "PUT", "/2/query/job", query)[1]
     assert "hello there" in ask("runner", "PUT", "/2/query/job", {"fields": ["opresult"]})[1]
     assert "hello there" not in ask("reader", "PUT", "/2/query/job", {"fields": ["opresult"]})[1]
