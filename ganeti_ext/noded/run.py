@@ -158,7 +158,9 @@ class _Output:
         self._seen += len(chunk)
 
     def text(self) -> str:
-        text = self._kept.decode("utf-8", "replace")
+        # As ASCII, the one text that goes through luxid unharmed: it writes other characters of a job's
+        # result so that no client can read it any more, gnt-node neither.
+        text = self._kept.decode("ascii", "backslashreplace")
         if self._seen > len(self._kept):
             text += f"\n[output cut: the first {len(self._kept)} of {self._seen} bytes]\n"
         return text
