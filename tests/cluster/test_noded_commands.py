@@ -92,25 +92,7 @@ def test_gnt_node(cluster: Cluster) -> None:
 # --- what is refused
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "hello\n",
-        "hel\0lo",
-        "../hello",
-        "/bin/true",
-        ".",
-        "..",
-        "-x",
-        ".hidden",
-        "x" * 65,
-        "h\u00e9llo",
-        "",
-        None,
-        7,
-        ["hello"],
-    ],
-)
+@pytest.mark.parametrize("name", ["hello\n", "hel\0lo", "../hello", "x" * 65, "h\u00e9llo", None])
 def test_names_that_are_none(cluster: Cluster, daemon: NodeDaemon, name: object) -> None:
     nodes.add_command(cluster, "node1", "hello", "echo hello")
     nodes.set_limits(cluster, "node1", "[DEFAULT]\ndelay = 1 s\n")
