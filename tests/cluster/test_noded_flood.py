@@ -43,6 +43,7 @@ def verdicts(cluster: Cluster, before: int) -> list[str]:
 def test_others_are_served_meanwhile(cluster: Cluster, daemon: NodeDaemon, clients: int) -> None:
     """Before even the first of the wrong names has been told that it is one."""
     before = len(cluster.node_log("node1"))
+    began = time.monotonic()
     with Flood(cluster, clients, source="node3", port=PORT) as flood:
         served = 0.0
         for _ in range(3):
@@ -57,7 +58,7 @@ def test_others_are_served_meanwhile(cluster: Cluster, daemon: NodeDaemon, clien
         ok, message = answer
         assert not ok and re.fullmatch(r"Executing command 'wrong-\d+' failed", message)
     assert served < min(moment for moment, took, _ in flood.answers if took >= DELAY)
-    assert 1 <= len(verdicts(cluster, before)) <= 3  # the others were refused at once
+    assert 1 <= len(verdicts(cluster, before)) <= (time.monotonic() - began) / DELAY + 1
 
 
 def test_a_dictionary_gets_one_verdict_per_delay(cluster: Cluster, daemon: NodeDaemon) -> None:
@@ -65,7 +66,7 @@ def test_a_dictionary_gets_one_verdict_per_delay(cluster: Cluster, daemon: NodeD
     began = time.monotonic()
     with Flood(cluster, 12, DELAY / 2, source="node3", port=PORT, name="word-"):
         pass
-    took = time.monotonic() - began
+    most = (time.monotonic() - began) / DELAY + 1
     log = cluster.node_log("node1")[before:]
     verdicts = re.findall(
         r"Restricted command 'word-\d+' from 192\.0\.2\.12: refused: '.*/word-\d+': No such file", log
