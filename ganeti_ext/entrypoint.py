@@ -74,9 +74,9 @@ def noded_patches() -> list[Patch]:
 
 def rapi_patches(middleware: str | None) -> list[Patch]:
     """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
-    from ganeti.rapi import connector
+    from ganeti.rapi import connector, rlib2
 
-    from ganeti_ext.rapi import access, body, handler, permissions, quiet, transport, users
+    from ganeti_ext.rapi import access, body, handler, permissions, quiet, resources, restricted, transport, users
     from ganeti_ext.rapi.middleware import load_middleware
     from ganeti_ext.rapi.throttle import Throttle
 
@@ -84,6 +84,15 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     handler.RemoteApiHandler.access = control
     users.RapiUsers.access = control
     body.RequestExecutor.access = control
+
+    features = rlib2.ALL_FEATURES
+
+    def offer_restricted_commands(wanted: bool) -> None:
+        control.has_restricted_users = wanted
+        resources.offer(connector.CONNECTOR, wanted)
+        rlib2.ALL_FEATURES = features | {resources.FEATURE} if wanted else features
+
+    handler.RemoteApiHandler.restricted = restricted.RestrictedUsers(offer=offer_restricted_commands)
 
     def use_handler(_: Any) -> type:
         if middleware is None:
@@ -104,7 +113,9 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             handler.RemoteApiHandler.throttle = _make(Throttle, "Wrong passwords are not slowed down")
             prepared = prepare(options, args)  # loads the users
             control.start()
-            _watch_policy(access.POLICY_FILE, control.load_policy)
+            _watch(access.POLICY_FILE, control.load_policy)
+            _watch(restricted.USERS_FILE, handler.RemoteApiHandler.restricted.load)
+            handler.RemoteApiHandler.restricted.load()
             return prepared
 
         return prep_rapi
@@ -114,6 +125,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         Patch("ganeti.server.rapi", "RemoteApiHandler.AuthenticationRequired", "(self, req)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler.Authenticate", "(self, req, username, password)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler._GetRequestContext", "(self, req)", "gives us the handler"),
+        Patch("ganeti.http.auth", "HttpServerRequestAuthentication.GetAuthRealm", "(self, req)", "overridden"),
         Patch(
             "ganeti.http.auth",
             "HttpServerRequestAuthentication.VerifyBasicAuthPassword",
@@ -159,9 +171,13 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "ganeti.rapi.connector",
             "CONNECTOR",
             "dict",
-            "each class gets access lists of its own",
+            "each class gets access lists of its own; restricted commands come and go with their users",
             make=separate_lists,
         ),
+        Patch("ganeti.rapi.rlib2", "ALL_FEATURES", "frozenset", "names restricted commands while they are there"),
+        Patch("ganeti.rapi.rlib2", "R_2_features.GET", "()", "lists those"),
+        Patch("ganeti.rapi.baserlib", "OpcodeResource", "type", "is what our own resource is made of"),
+        Patch("ganeti.opcodes", "OpRestrictedCommand", "type", "is what it submits"),
         Patch("ganeti.http.server", "HttpServerHandler.HandleRequest", "(self, req)", "follows PreHandleRequest"),
         Patch(
             "ganeti.http.server",
@@ -302,7 +318,7 @@ def _make(what: Callable[[], Any], otherwise: str) -> Any:
         return None
 
 
-def _watch_policy(path: str, changed: Callable[[], None]) -> None:
+def _watch(path: str, changed: Callable[[], None]) -> None:
     try:
         compat.watch_file(path, changed)
     except Exception as err:
