@@ -103,6 +103,23 @@ def _table(name: str) -> Any:
     return run
 
 
+def _sync(name: str) -> Any:
+    """The function of that name in `sync`."""
+
+    def run(opts: Any, args: list[str]) -> int:
+        from ganeti_ext.cli import sync
+
+        return int(getattr(sync, name)(opts, args))
+
+    return run
+
+
+def _node(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import local
+
+    return local.node(opts, args)
+
+
 def _explain(opts: Any, args: list[str]) -> int:
     from ganeti_ext.cli import explain
 
@@ -180,6 +197,20 @@ COMMANDS: dict[str, Any] = {
         "[--user <user>] [--denied] [--since <time>] [--follow]",
         "Shows the audit trail of this node",
     ),
+    "sync": (
+        _sync("sync"),
+        cli.ARGS_NONE,
+        [cli.DRY_RUN_OPT],
+        "[--dry-run]",
+        "Carries the policy to all master candidates",
+    ),
+    "verify": (
+        _sync("verify"),
+        cli.ARGS_NONE,
+        [OUTPUT_OPT],
+        "",
+        "Compares package, policy, users and restricted commands on all nodes",
+    ),
     "restricted-command": (
         _restricted_command,
         [cli.ArgUnknown(min=1)],
@@ -198,11 +229,17 @@ COMMANDS: dict[str, Any] = {
     ),
 }
 
+#: What programs call, and nobody has to see.
+HIDDEN: dict[str, Any] = {
+    "_node": (_node, [cli.ArgUnknown(min=1)], [], "", "What this node has, for sync and verify on the master"),
+    "_hook": (_sync("hook"), cli.ARGS_NONE, [], "", "What verify finds, for Ganeti's hooks"),
+}
+
 
 def main() -> int:
     """Runs the sub-command that the command line names; its exit code."""
     try:
-        return int(cli.GenericMain(COMMANDS))
+        return int(cli.GenericMain(HIDDEN if sys.argv[1:2] and sys.argv[1] in HIDDEN else COMMANDS))
     except (ExtError, OSError) as err:
         cli.ToStderr("%s", err)
         return 1
