@@ -25,7 +25,7 @@ lint: build/lint/done
 	build/lint/bin/ruff format --check .
 	build/lint/bin/mypy
 
-# PART=decision (or startup, direct, requests) runs one of them.
+# PART=decision (or startup, direct, requests, noded) runs one of them.
 bench: install build/bench/done
 	tests/install-deps demo
 	$(PYTHON) -m tests.bench $(PART)

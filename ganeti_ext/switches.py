@@ -13,6 +13,7 @@ FILE = "/etc/default/ganeti-ext"
 #: All names, of whatever daemon. Each stands for one or more patches (`entrypoint.Patch.switch`) that only make
 #: Ganeti faster, and is on unless the file says no.
 NAMES = (
+    "NODED_FAIR_QUEUE",
     "NODED_LOCK_ON_FAULT",
     "RAPI_LARGE_READS",
     "RAPI_NO_CLOSE_WAIT",

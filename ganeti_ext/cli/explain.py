@@ -133,9 +133,9 @@ class _Control(AccessControl):
         self._policy = known.policy
         self.part: Account | None = None
 
-    def account_of(self, user: Any) -> Account | None:
+    def account_of(self, user: Any, always: bool = False) -> Account | None:
         """The daemon's answer, or the part that is looked at."""
-        return self.part or super().account_of(user)
+        return self.part or super().account_of(user, always)
 
     @property
     def active(self) -> bool:

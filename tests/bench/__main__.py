@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.bench import decision, direct, requests, startup
+from tests.bench import decision, direct, noded, requests, startup
 from tests.bench.report import MISSED, Noise, Row, as_plain, table
 
 PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "startup": startup.measure,
     "direct": direct.measure,
     "requests": requests.measure,
+    "noded": noded.measure,
 }
 
 

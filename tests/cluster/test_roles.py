@@ -85,6 +85,8 @@ TENANT = f"{OPERATOR} instances.create instances.remove tags.set tags.delete job
 #: Opcodes that change what belongs to everybody: no limited role may submit one.
 NEVER_LIMITED = {"OpClusterSetParams", "OpClusterRedistConf"}
 CREATIONS = "instances.create instances.multi_alloc"
+#: What goes to a node that the allocator would choose.
+MOVES = "instances.failover instances.migrate nodes.evacuate nodes.migrate"
 NEVER_SCOPED = "filter.* cluster.modify cluster.redistribute_config"
 DENIED = "instances.query tags.get instances.remove instances.reboot tags.set instances.create"
 
@@ -205,7 +207,7 @@ ACCOUNTS = [
     Account("own-jobs", "@own-jobs", f"{READS} jobs.cancel", own_jobs=True),
     Account("warn", "@warn", "*", NEVER_SCOPED, own_jobs=True),
     Account(
-        "places", "@places", "*", NEVER_SCOPED, **{**SCOPED, "scope": PLACES, "brings": PLACES, "place": CREATIONS}
+        "places", "@places", "*", NEVER_SCOPED, **{**SCOPED, "scope": PLACES, "brings": PLACES, "place": f"{CREATIONS} {MOVES}"}
     ),
     Account(
         "landlord",
@@ -257,6 +259,8 @@ def by_our_client(account: Account, row: Row, which: int) -> int:
     """The status for an account of ours that has the permission, in the words of the table."""
     kind = row.kind or row.new
     name = OBJECTS[kind][which] if kind in OBJECTS else ""
+    if account.deny and row.permission.endswith((".rename", ".assign_nodes")) and which == MISSING:
+        return 403  # whatever could get an object out of a deny must name it in full
     if any(matches(one, account.deny) for one in [row.permission, *row.also.split()]) and (
         (which == MISSING and row.kind in OBJECTS) or (which == FOREIGN and kind == "instance")
     ):
@@ -275,7 +279,9 @@ def by_our_client(account: Account, row: Row, which: int) -> int:
     if row.place and not {"node1", "default"} & set(inside):
         return 403
     brought = row.brings.format(**{kind: name}).split()
-    return row.answer if name in inside and set(brought) <= set(account.brings.split()) else 404
+    if name not in inside or not set(brought) <= set(account.brings.split()):
+        return 404
+    return 403 if matches(row.permission, account.place) else row.answer
 
 
 @dataclass
@@ -492,7 +498,7 @@ def test_a_scoped_permission_opens_its_own_endpoints_only(board: Board) -> None:
             f"    parameters: {SETTINGS}",
             "    jobs: all",
         ]
-        accounts.append(Account(f"u{number}", f"@r{number}", name, scope=PLACES, brings=PLACES, place=CREATIONS))
+        accounts.append(Account(f"u{number}", f"@r{number}", name, scope=PLACES, brings=PLACES, place=f"{CREATIONS} {MOVES}"))
     board.cluster.set_policy("\n".join(policy) + "\n")
     requests = [request for account in accounts for row in [*rows(), *OURS] for request in board.requests(account, row)]
     try:
