@@ -18,7 +18,7 @@ from typing import Any
 
 from ganeti import cli, errors, pathutils, runtime, utils
 
-import ganeti_ext
+from ganeti_ext import __version__
 from ganeti_ext.cli import files, state
 from ganeti_ext.cli.state import StateError
 from ganeti_ext.errors import ExtError
@@ -51,7 +51,7 @@ def node(opts: Any, args: Sequence[str]) -> int:
 def found() -> dict[str, Any]:
     """What this node has."""
     return {
-        "version": ganeti_ext.__version__,
+        "version": __version__,
         "files": {name: _file(name) for name in PATHS},
         "commands": _commands(pathutils.RESTRICTED_COMMANDS_DIR),
     }
@@ -94,8 +94,7 @@ def _commands(directory: str) -> dict[str, Any]:
             return {"problem": "", "refused": 0}
         verify_directory(directory)
         for entry in os.listdir(directory):
-            if _is_command(directory, entry) and not _passes(lambda name=entry: verify(directory, name)):  # type: ignore[misc]
-                refused += 1
+            refused += _is_command(directory, entry) and not _passes(verify, directory, entry)
     except Refused as err:
         return {"problem": str(err), "refused": 0}
     except OSError as err:
@@ -108,12 +107,12 @@ def _is_command(directory: str, entry: str) -> bool:
         executable = os.stat(os.path.join(directory, entry)).st_mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     except OSError:
         executable = stat.S_IXUSR  # a link to nowhere is meant to be something
-    return bool(executable) and _passes(lambda: check_name(entry))
+    return bool(executable) and _passes(check_name, entry)
 
 
-def _passes(check: Callable[[], object]) -> bool:
+def _passes(check: Callable[..., object], *arguments: str) -> bool:
     try:
-        check()
+        check(*arguments)
     except (Refused, OSError):
         return False
     return True

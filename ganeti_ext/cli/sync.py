@@ -224,7 +224,11 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
             continue
         for node_name, answer in ask(stale, [name, *words], data).items():
             failed += answer.state is None
-            text.out(text.line(f"{node_name}: {PATHS[name]} " + (f"NOT carried: {answer.error}" if answer.error else "carried")))
+            text.out(
+                text.line(
+                    f"{node_name}: {PATHS[name]} " + (f"NOT carried: {answer.error}" if answer.error else "carried")
+                )
+            )
     for node in candidates:
         if node.offline:
             text.out(f"{node.name}: offline, so not asked: run this again when it is back")
@@ -261,7 +265,8 @@ def _check_policy() -> None:
     told = [one for one in check.examine(None, None, None) if one.severity == check.ERROR]
     if told:
         raise StateError(
-            "\n".join(_lines(told)) + f"\nNothing is carried: mend {PATHS[POLICY]} first, or the users it is tested with"
+            "\n".join(_lines(told))
+            + f"\nNothing is carried: mend {PATHS[POLICY]} first, or the users it is tested with"
         )
 
 

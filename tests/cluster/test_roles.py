@@ -207,7 +207,11 @@ ACCOUNTS = [
     Account("own-jobs", "@own-jobs", f"{READS} jobs.cancel", own_jobs=True),
     Account("warn", "@warn", "*", NEVER_SCOPED, own_jobs=True),
     Account(
-        "places", "@places", "*", NEVER_SCOPED, **{**SCOPED, "scope": PLACES, "brings": PLACES, "place": f"{CREATIONS} {MOVES}"}
+        "places",
+        "@places",
+        "*",
+        NEVER_SCOPED,
+        **{**SCOPED, "scope": PLACES, "brings": PLACES, "place": f"{CREATIONS} {MOVES}"},
     ),
     Account(
         "landlord",
@@ -498,7 +502,9 @@ def test_a_scoped_permission_opens_its_own_endpoints_only(board: Board) -> None:
             f"    parameters: {SETTINGS}",
             "    jobs: all",
         ]
-        accounts.append(Account(f"u{number}", f"@r{number}", name, scope=PLACES, brings=PLACES, place=f"{CREATIONS} {MOVES}"))
+        accounts.append(
+            Account(f"u{number}", f"@r{number}", name, scope=PLACES, brings=PLACES, place=f"{CREATIONS} {MOVES}")
+        )
     board.cluster.set_policy("\n".join(policy) + "\n")
     requests = [request for account in accounts for row in [*rows(), *OURS] for request in board.requests(account, row)]
     try:

@@ -25,6 +25,7 @@ DANGEROUS = re.compile(
 )
 ALLOWED = {
     "ganeti_ext/cli/files.py": re.compile(r"os\.fch(own|mod)"),
+    "ganeti_ext/cli/sync.py": re.compile(r"subprocess\.run"),
     "ganeti_ext/cli/explain.py": re.compile(r"os\.set(groups|gid|uid)"),
     "ganeti_ext/noded/run.py": re.compile(r"subprocess\.(Popen|TimeoutExpired)|os\.killpg"),
     "ganeti_ext/noded/lock.py": re.compile(r"os\.(mkdir|unlink)"),
@@ -38,7 +39,9 @@ MAY_IMPORT = {
     "policy": ("ganeti_ext.policy", "ganeti_ext.errors"),
     "rapi": ("ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat"),
     "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat"),
-    "cli": tuple(f"ganeti_ext.{room}" for room in ("cli", "rapi", "noded", "policy", "errors", "compat")),
+    "cli": tuple(
+        f"ganeti_ext.{room}" for room in ("cli", "rapi", "noded", "policy", "errors", "compat", "__version__")
+    ),
 }
 
 
