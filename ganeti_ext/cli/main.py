@@ -138,6 +138,12 @@ def _audit(opts: Any, args: list[str]) -> int:
     return trail.audit(opts, args)
 
 
+def _edit(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import edit
+
+    return edit.edit(opts, args)
+
+
 def _check(opts: Any, args: list[str]) -> int:
     from ganeti_ext.cli import check
 
@@ -159,6 +165,7 @@ COMMANDS: dict[str, Any] = {
         "[<file>]",
         "Tells what is wrong with a policy and with the users file",
     ),
+    "edit": (_edit, cli.ARGS_NONE, [], "", "Edits the policy, checks it and tells who gains and loses what"),
     "can": (
         _ask("can"),
         [cli.ArgUnknown(min=1, max=3)],
