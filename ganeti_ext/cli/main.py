@@ -77,6 +77,10 @@ FOLLOW_OPT = cli.cli_option(
 TOKEN_OPT = cli.cli_option(
     "--token", dest="token", action="store_true", default=False, help="With add: make up a token, for a program"
 )
+ROLES_OPT = cli.cli_option("--roles", dest="roles", action="store_true", default=False, help="Roles in place of users")
+HTML_OPT = cli.cli_option(
+    "--html", dest="html", default=None, metavar="<file>", help="Write a page for a browser to this file"
+)
 _STATE_OPTS = [POLICY_OPT, USERS_OPT]
 _TABLE_OPTS = [cli.NOHDR_OPT, cli.SEP_OPT, *_STATE_OPTS]
 
@@ -132,6 +136,18 @@ def _user(opts: Any, args: list[str]) -> int:
     return accounts.user(opts, args)
 
 
+def _matrix(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import matrix
+
+    return matrix.matrix(opts, args)
+
+
+def _replay(opts: Any, args: list[str]) -> int:
+    from ganeti_ext.cli import replay
+
+    return replay.replay(opts, args)
+
+
 def _audit(opts: Any, args: list[str]) -> int:
     from ganeti_ext.cli import trail
 
@@ -183,6 +199,13 @@ COMMANDS: dict[str, Any] = {
     "roles": (_table("roles"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the roles"),
     "permissions": (_table("permissions"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the permissions"),
     "users": (_table("users"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the users of the remote API"),
+    "matrix": (
+        _matrix,
+        cli.ARGS_NONE,
+        [ROLES_OPT, HTML_OPT, *_TABLE_OPTS],
+        "[--roles] [--html <file>]",
+        "Shows users or roles against permissions",
+    ),
     "explain": (
         _explain,
         [cli.ArgUnknown(min=1, max=4)],
@@ -203,6 +226,13 @@ COMMANDS: dict[str, Any] = {
         [USER_OPT, DENIED_OPT, SINCE_OPT, FOLLOW_OPT, OUTPUT_OPT],
         "[--user <user>] [--denied] [--since <time>] [--follow]",
         "Shows the audit trail of this node",
+    ),
+    "replay": (
+        _replay,
+        [cli.ArgFile(min=0, max=1)],
+        [USER_OPT, SINCE_OPT, USERS_OPT, OFFLINE_OPT, OUTPUT_OPT],
+        "[<file>]",
+        "Tells what a new policy would have decided otherwise",
     ),
     "sync": (
         _sync("sync"),

@@ -14,7 +14,7 @@ from ganeti_ext.policy.model import KINDS, Deny, Policy, Role
 #: Permission -> where it holds, in words; one that is not there is not granted.
 Rights = Mapping[str, str]
 
-_EVERYWHERE = "everything"
+EVERYWHERE = "everything"
 
 
 def rights(account: Account) -> Rights:
@@ -26,7 +26,7 @@ def rights(account: Account) -> Rights:
         if not roles or any(not deny.objects for deny in denies):
             continue
         places = list(dict.fromkeys(map(scope_text, roles)))
-        where = _EVERYWHERE if _EVERYWHERE in places else " or ".join(places)
+        where = EVERYWHERE if EVERYWHERE in places else " or ".join(places)
         held[permission] = where + "".join(f", but not {deny_text(deny)}" for deny in denies)
     return held
 
@@ -60,11 +60,11 @@ def _of_user(before: Rights, after: Rights) -> Iterator[str]:
     lost = {name: where for name, where in before.items() if name not in after}
     moved = {name: f"{before[name]} -> {where}" for name, where in after.items() if before.get(name, where) != where}
     for word, what in (("gains", gained), ("loses", lost), ("moves", moved)):
-        for where, names in _by_place(what).items():
+        for where, names in by_place(what).items():
             yield f"{word} {', '.join(names)}  ({where})"
 
 
-def _by_place(held: Rights) -> Mapping[str, list[str]]:
+def by_place(held: Rights) -> Mapping[str, list[str]]:
     """Where -> the permissions that hold there."""
     places: dict[str, list[str]] = {}
     for name in sorted(held):
