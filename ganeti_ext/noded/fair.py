@@ -14,7 +14,6 @@ places are for addresses that have no child at all.
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
 import os
 import socket
@@ -63,10 +62,14 @@ class Server(server.HttpServer):  # type: ignore[misc]
         return sum(map(len, self._lines.values())) < MOST_WAITING
 
     def _IncomingConnection(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             for _ in range(MOST_WAITING):
                 connection, client = self._listener.accept()
                 self._lines.setdefault(client[0], collections.deque()).append((connection, client))
+        except BlockingIOError:
+            pass
+        except OSError:  # which the main loop would take for a reason to listen no more
+            logging.exception("Failed to accept a connection")
 
     def _CollectChildren(self, quick: bool) -> None:
         for child in list(self._served):

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import ssl
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -197,19 +198,27 @@ class Flood:
         ]
         self._command = ["/usr/bin/python3", flood.__file__, *map(str, arguments)]
         self._cluster = cluster
+        self._reader = threading.Thread(target=self._read)
         self.answers: list[tuple[float, float, Any]] = []
 
     def __enter__(self) -> Flood:
         self._process = self._cluster.start(*self._command)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "flooding\n"
+        # Read while it writes: the pipe does not hold them all.
+        self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        output = self._process.communicate(timeout=300)[0]
-        self.answers = [(moment, took, said) for moment, took, said in json.loads(output)]
+        self._reader.join()
+        self._process.communicate()
+        assert self.answers, "the flood broke off"
 
     @property
     def goes_on(self) -> bool:
         """Whether an answer is still due."""
-        return self._process.poll() is None
+        return self._reader.is_alive()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.answers = [(moment, took, said) for moment, took, said in json.loads(self._process.stdout.read())]

@@ -35,7 +35,7 @@ def _daemons(cluster: Cluster) -> Iterator[dict[str, NodeDaemon]]:
 
 
 @contextlib.contextmanager
-def idle_child(daemon: NodeDaemon, seconds: float = 2.0) -> Iterator[int]:
+def idle_child(daemon: NodeDaemon, seconds: float = 1.0) -> Iterator[int]:
     """A child that serves an RPC which does nothing for a while, once it does."""
     answers: list[nodes.Answer] = []
     thread = threading.Thread(target=lambda: answers.append(daemon.rpc("test_delay", seconds)))

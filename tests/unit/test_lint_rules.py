@@ -28,6 +28,8 @@ ALLOWED = {
     "ganeti_ext/cli/edit.py": re.compile(r"subprocess\.run"),
     "ganeti_ext/cli/sync.py": re.compile(r"subprocess\.run"),
     "ganeti_ext/cli/explain.py": re.compile(r"os\.set(groups|gid|uid)"),
+    "ganeti_ext/noded/fair.py": re.compile(r"os\.fork"),
+    "ganeti_ext/noded/memory.py": re.compile(r"ctypes\.(CDLL|get_errno)"),
     "ganeti_ext/noded/run.py": re.compile(r"subprocess\.(Popen|TimeoutExpired)|os\.killpg"),
     "ganeti_ext/noded/lock.py": re.compile(r"os\.(mkdir|unlink)"),
     "ganeti_ext/rapi/audit.py": re.compile(r"os\.fchmod"),
@@ -39,7 +41,7 @@ ALLOWED = {
 MAY_IMPORT = {
     "policy": ("ganeti_ext.policy", "ganeti_ext.errors"),
     "rapi": ("ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat"),
-    "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat"),
+    "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat", "ganeti_ext.rootfile"),
     "cli": tuple(
         f"ganeti_ext.{room}" for room in ("cli", "rapi", "noded", "policy", "errors", "compat", "__version__")
     ),

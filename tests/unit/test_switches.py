@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ganeti_ext import rootfile, switches
-from ganeti_ext.entrypoint import noded_patches
+from ganeti_ext.entrypoint import noded_patches, rapi_patches
 from ganeti_ext.errors import UnsafeFile
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def test_switched_off(file: Path, text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("NODED_LOCK=no", "'NODED_LOCK' is none of NODED_LOCK_ON_FAULT, NODED_FAIR_QUEUE"),
+        ("NODED_LOCK=no", "'NODED_LOCK' is none of " + ", ".join(switches.NAMES)),
         (f"{NAME}=off", f"{NAME} must be yes or no, not 'off'"),
         (f"{NAME}=", f"{NAME} must be yes or no, not ''"),
         (f"{NAME}=NO", f"{NAME} must be yes or no, not 'NO'"),
@@ -136,7 +136,7 @@ def test_an_unsafe_file_switches_nothing_off(file: Path) -> None:
 
 
 def test_every_switch_is_used_and_is_told_in_the_file_that_is_installed() -> None:
-    assert {patch.switch for patch in noded_patches()} - {None} <= set(switches.NAMES)
+    assert {patch.switch for patch in [*noded_patches(), *rapi_patches(None)]} - {None} == set(switches.NAMES)
     text = (ROOT / "debian" / "ganeti-ext.default").read_text(encoding="utf-8")
     assert shlex.split(text, comments=True) == []  # nothing is switched off
     told = re.findall(r"^#(\w+)=no$", text, re.MULTILINE)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import random
 import re
 import textwrap
 from pathlib import Path
@@ -106,10 +107,13 @@ def test_values_refused(key: str, value: str) -> None:
         ("[DEFAULT]\ndelay = 20\n[x]\n[x]\n", "line 4: this was there before; remove one of the two"),
         ("[x]\ntime_limit=5\ntime_limit=6\n", "line 3: this was there before; remove one of the two"),
         ("[DEFAULT]\n[DEFAULT]\n", "line 2: this was there before; remove one of the two"),
-        ("[a/b]\n", ": [a/b] is neither [DEFAULT] nor a command: the name is not one of a command"),
-        ("[ x]\n", ": [ x] is neither [DEFAULT] nor a command: the name is not one of a command"),
-        ("[-x]\n", ": [-x] is neither [DEFAULT] nor a command: the name is not one of a command"),
-        ("[" + "x" * 65 + "]\n", f": [{'x' * 64}] is neither [DEFAULT] nor a command: the name has more than 64"),
+        ("[a/b]\n", ": section 'a/b' is neither [DEFAULT] nor a command: the name is not one of a command"),
+        ("[ x]\n", ": section ' x' is neither [DEFAULT] nor a command: the name is not one of a command"),
+        ("[-x]\n", ": section '-x' is neither [DEFAULT] nor a command: the name is not one of a command"),
+        (
+            "[" + "x" * 65 + "]\n",
+            f": section '{'x' * 64}' is neither [DEFAULT] nor a command: the name has more than 64",
+        ),
         ("[]\n", "line 1: "),
         ("[x\n", "line 1: "),
         ("\0\n", "line 1: "),
@@ -121,6 +125,50 @@ def test_files_refused(text: str, said: str) -> None:
     message = str(caught.value)
     assert message.startswith(f"{FILE} {said}" if not said.startswith(":") else FILE + said)
     assert message.isprintable() and len(message) < 300
+
+
+def test_no_file_makes_anything_but_settings_or_one_line() -> None:
+    chance = random.Random(4)
+    pieces = [
+        "[DEFAULT]",
+        "[x]",
+        "[",
+        "]",
+        "time_limit",
+        "output_limit",
+        "delay",
+        "=",
+        ":",
+        " ",
+        "\n",
+        "\n ",
+        "\r",
+        "#",
+        ";",
+    ]
+    pieces += [
+        "5",
+        "60 s",
+        "2 min",
+        "64 KiB",
+        "%",
+        "%(x)s",
+        "\0",
+        "\x85",
+        "\u2028",
+        "\N{EURO SIGN}",
+        "rem ",
+        "\t",
+        "\x1c",
+    ]
+    for _ in range(5000):
+        text = "".join(chance.choices(pieces, k=chance.randrange(25)))
+        try:
+            found = settings.parse(text, FILE)
+        except settings.BadSettings as err:
+            assert str(err).isprintable(), text
+        else:
+            assert found.limits.delay in (5, 60, 120, DEFAULT_LIMITS.delay)
 
 
 def test_the_longest_call_and_the_largest_answer() -> None:
