@@ -101,7 +101,7 @@ class RemoteApiHandler(SignIn):
             raise self._forbidden(request, f"permission {missing} is not granted") from err
         record.rule = ", ".join(sorted(set(user.options).intersection(context.handler_access)))
         if request.resource.__name__ in SIGNED_IN_RESOURCES:
-            context.handler.view = whoami.view(self.access.account_of(user, always=True), user.tokens)
+            context.handler.view = whoami.view(self.access.whole_account_of(user), user.tokens)
         elif account is not None and request.resource.__name__ not in OPEN_RESOURCES:
             self._enforce(request, account)
         self.authorize(request)
