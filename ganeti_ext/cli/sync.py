@@ -37,6 +37,9 @@ _SHOWN = 200
 #: In the hook's one line.
 _MOST_NODES = 5
 
+#: What a node says of a file that it has not got.
+_NOTHING = {"hash": None, "problem": ""}
+
 #: What is to be done about a file that is not the same.
 _MENDS = {"policy": "gnt-ext sync", "restricted-users": "gnt-ext sync", "users": "gnt-cluster redist-conf"}
 
@@ -191,7 +194,10 @@ def hook(opts: Any, args: Sequence[str]) -> int:
     """
     if not any(os.path.lexists(PATHS[name]) for name in CARRIED):
         return 0
-    if ssconf.SimpleStore().GetMasterNode() != netutils.Hostname.GetSysName():
+    try:
+        if ssconf.SimpleStore().GetMasterNode() != netutils.Hostname.GetSysName():
+            return 0
+    except errors.ConfigurationError:  # a node that is just being added
         return 0
     wrong = [f"{node.name}: {', '.join(problems)}" for node, problems in examine(_HOOK_LIMIT) if problems]
     if wrong:
@@ -212,6 +218,14 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
     online = [node for node in candidates if not node.offline]
     failed = 0
     answers = ask(online, ["state"])
+    if not sent:
+        text.err("There is nothing to carry: this node has no policy")
+    for name in CARRIED:
+        having = [
+            one for one, answer in answers.items() if answer.state and answer.state["files"].get(name) != _NOTHING
+        ]
+        if name not in sent and having:
+            text.err(f"Note: {PATHS[name]} is not here, but on {', '.join(having)}: nothing is done about it")
     for name, (data, words) in sent.items():
         stale = []
         for node in online:
@@ -235,7 +249,7 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
         elif answers[node.name].state is None:
             failed += 1
             text.out(text.line(f"{node.name}: {answers[node.name].error}"))
-    if not failed:
+    if sent and not failed:
         text.err("All master candidates that are online " + ("were asked" if dry_run else "have the same"))
     return 1 if failed else 0
 
@@ -249,7 +263,6 @@ def _to_be_sent() -> dict[str, tuple[bytes, list[str]]]:
             data = local.read(name)
             status = os.stat(PATHS[name])
         except FileNotFoundError:
-            text.err(f"Note: {PATHS[name]} is not here: nothing is done about it on the others")
             continue
         try:
             owner, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name

@@ -198,6 +198,7 @@ def test_purge_leaves_nothing(chroot: Chroot, deb: Path) -> None:
     for name in (
         "/etc/ganeti/rapi-access.yaml",
         "/etc/ganeti/restricted-commands.conf",
+        "/etc/ganeti/rapi-access.yaml.draft",
         "/var/lib/ganeti/rapi/access.last-good.yaml",
         "/var/lib/ganeti/rapi/restricted-users",
         "/run/ganeti-ext/lock",
