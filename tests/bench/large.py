@@ -59,7 +59,7 @@ class World:
         cluster.gnt("gnt-group", "add", GROUP)
         cluster.gnt("gnt-group", "assign-nodes", GROUP, "node2")
         for (domain, node), tags in zip(PLACES.items(), ([TAG], [])):
-            cluster.add_instance(f"vm1.{domain}", node, tags=tags)
+            cluster.add_instance(f"vm1.{domain}", node, tags=tags, nics=[{}])
         self.servers = servers(cluster)
 
     def resize(self, tenants: int, others: int) -> str:
@@ -81,7 +81,10 @@ class World:
                 for number in range(2, count + 1):
                     instance = copy.deepcopy(models[f"vm1.{domain}"])
                     instance["name"] = f"vm{number}.{domain}"
-                    instance["uuid"] = str(uuid.uuid5(uuid.NAMESPACE_DNS, instance["name"]))
+                    own = uuid.uuid5(uuid.NAMESPACE_DNS, instance["name"])
+                    instance["uuid"] = str(own)
+                    (nic,) = instance["nics"]
+                    nic["uuid"], nic["mac"] = str(uuid.uuid5(own, "nic")), "aa:00:00:" + own.bytes[:3].hex(":")
                     config["instances"][instance["uuid"]] = instance
             with open(path, "w", encoding="utf-8") as stream:
                 json.dump(config, stream)
