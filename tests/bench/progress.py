@@ -34,8 +34,10 @@ class Progress:
         if not important and now - self._said < (0.2 if terminal else 30):
             return
         self._said = now
-        slowness = (self._part_began - self._began) / self._done if self._done else 1.0
-        in_part = min((now - self._part_began) / slowness, 0.95 * self._expected)
+        past = (self._part_began - self._began) / self._done if self._done else 1.0
+        # A part that takes longer than it should is no more than almost done, and the machine that slow.
+        slowness = max(past, (now - self._part_began) / self._expected / 0.95)
+        in_part = (now - self._part_began) / slowness
         share = (self._done + in_part) / self._total
         left = (self._total - self._done - in_part) * slowness
         bar = "#" * int(share * WIDTH)

@@ -87,6 +87,9 @@ def test_the_estimate_follows_the_machine(monkeypatch: pytest.MonkeyPatch, capsy
     assert "  0%, about 2.0 min left; one" in lines[0]
     assert " 50%, about 2.0 min left; two" in lines[1]
     assert " 75%, about 1.0 min left; two: half of it" in lines[2]
+    now[0] = 420
+    bar.say("still not", True)
+    assert " 98%, about 0.3 min left; two: still not" in capsys.readouterr().err
 
 
 def test_only_others_work_is_noise() -> None:
