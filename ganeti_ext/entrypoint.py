@@ -42,7 +42,7 @@ class Patch:
 
 def noded_patches() -> list[Patch]:
     """What is changed in the node daemon."""
-    from ganeti_ext.noded import memory
+    from ganeti_ext.noded import fair, memory
     from ganeti_ext.noded.handler import NodeRequestHandler
 
     return [
@@ -65,18 +65,38 @@ def noded_patches() -> list[Patch]:
             "ganeti.server.noded",
             "MlockallRequestExecutor",
             "(*args, **kwargs)",
-            "locks a child's memory as it is touched: private to a child 3 MB instead of 28, an RPC in 0.4 of the time",
+            "locks a child's memory as it is touched: 4 MB for each instead of 28, an RPC in half the time",
             make=lambda _: memory.RequestExecutor,
             switch="NODED_LOCK_ON_FAULT",
+        ),
+        Patch("ganeti.http.server", "HttpServer.Start", "(self)", "extended", switch="NODED_FAIR_QUEUE"),
+        Patch(
+            "ganeti.http.server", "HttpServer._IncomingConnection", "(self)", "overridden", switch="NODED_FAIR_QUEUE"
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer._CollectChildren",
+            "(self, quick)",
+            "overridden",
+            switch="NODED_FAIR_QUEUE",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer",
+            "(mainloop, local_address, port, max_clients, handler, ssl_params=None, ssl_verify_peer=False,"
+            " request_executor_class=None, ssl_verify_callback=None)",
+            "a flood from one address keeps no other from being served: 0.2 s instead of 19 s",
+            make=lambda _: fair.Server,
+            switch="NODED_FAIR_QUEUE",
         ),
     ]
 
 
 def rapi_patches(middleware: str | None) -> list[Patch]:
     """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
-    from ganeti.rapi import connector
+    from ganeti.rapi import connector, rlib2
 
-    from ganeti_ext.rapi import access, body, handler, permissions, quiet, transport, users
+    from ganeti_ext.rapi import access, body, handler, permissions, quiet, resources, restricted, transport, users
     from ganeti_ext.rapi.middleware import load_middleware
     from ganeti_ext.rapi.throttle import Throttle
 
@@ -84,6 +104,15 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     handler.RemoteApiHandler.access = control
     users.RapiUsers.access = control
     body.RequestExecutor.access = control
+
+    features = rlib2.ALL_FEATURES
+
+    def offer_restricted_commands(wanted: bool) -> None:
+        control.has_restricted_users = wanted
+        resources.offer(connector.CONNECTOR, wanted)
+        rlib2.ALL_FEATURES = features | {resources.FEATURE} if wanted else features
+
+    handler.RemoteApiHandler.restricted = restricted.RestrictedUsers(offer=offer_restricted_commands)
 
     def use_handler(_: Any) -> type:
         if middleware is None:
@@ -104,7 +133,9 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             handler.RemoteApiHandler.throttle = _make(Throttle, "Wrong passwords are not slowed down")
             prepared = prepare(options, args)  # loads the users
             control.start()
-            _watch_policy(access.POLICY_FILE, control.load_policy)
+            _watch(access.POLICY_FILE, control.load_policy)
+            _watch(restricted.USERS_FILE, handler.RemoteApiHandler.restricted.load)
+            handler.RemoteApiHandler.restricted.load()
             return prepared
 
         return prep_rapi
@@ -114,6 +145,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         Patch("ganeti.server.rapi", "RemoteApiHandler.AuthenticationRequired", "(self, req)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler.Authenticate", "(self, req, username, password)", "overridden"),
         Patch("ganeti.server.rapi", "RemoteApiHandler._GetRequestContext", "(self, req)", "gives us the handler"),
+        Patch("ganeti.http.auth", "HttpServerRequestAuthentication.GetAuthRealm", "(self, req)", "overridden"),
         Patch(
             "ganeti.http.auth",
             "HttpServerRequestAuthentication.VerifyBasicAuthPassword",
@@ -159,9 +191,13 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "ganeti.rapi.connector",
             "CONNECTOR",
             "dict",
-            "each class gets access lists of its own",
+            "each class gets access lists of its own; restricted commands come and go with their users",
             make=separate_lists,
         ),
+        Patch("ganeti.rapi.rlib2", "ALL_FEATURES", "frozenset", "names restricted commands while they are there"),
+        Patch("ganeti.rapi.rlib2", "R_2_features.GET", "()", "lists those"),
+        Patch("ganeti.rapi.baserlib", "OpcodeResource", "type", "is what our own resource is made of"),
+        Patch("ganeti.opcodes", "OpRestrictedCommand", "type", "is what it submits"),
         Patch("ganeti.http.server", "HttpServerHandler.HandleRequest", "(self, req)", "follows PreHandleRequest"),
         Patch(
             "ganeti.http.server",
@@ -287,7 +323,7 @@ def _misfit(patch: Patch) -> str:
     try:
         target = _look_at(patch)[2]
         if patch.needs and patch.needs not in inspect.getsource(target):
-            return "it has changed"
+            return f"{patch.module}.{patch.name} is another now"
     except (OSError, StartupError) as err:
         return str(err)
     return ""
@@ -302,7 +338,7 @@ def _make(what: Callable[[], Any], otherwise: str) -> Any:
         return None
 
 
-def _watch_policy(path: str, changed: Callable[[], None]) -> None:
+def _watch(path: str, changed: Callable[[], None]) -> None:
     try:
         compat.watch_file(path, changed)
     except Exception as err:
@@ -379,20 +415,18 @@ def _switched_on(patches: list[Patch], server: Any, prepare: str) -> list[Patch]
     from ganeti import vcluster
 
     found = switches.Switches(vcluster.AddNodePrefix(switches.FILE))
-    lines = list(found.problems)
-    wanted = []
+    off = {patch.switch for patch in patches if patch.switch and found.switched_off(patch.switch)}
+    lines = [*found.problems, *(f"{name} is switched off in {switches.FILE}" for name in sorted(off))]
     for patch in patches:
-        reason = ""
-        if patch.switch is not None:
-            reason = f"{patch.switch}=no" if found.switched_off(patch.switch) else _misfit(patch)
-        if reason:
-            lines.append(f"{patch.module}.{patch.name} is left as Ganeti made it: {reason}")
-        else:
-            wanted.append(patch)
+        if patch.switch and patch.switch not in off:
+            reason = _misfit(patch)
+            if reason:
+                off.add(patch.switch)  # with all that goes with it
+                lines.append(f"{patch.switch} is left out: {reason}")
     for line in lines:
         print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
     _log_at_start(server, prepare, *lines)
-    return wanted
+    return [patch for patch in patches if patch.switch not in off]
 
 
 def _log_at_start(server: Any, name: str, *lines: str) -> None:

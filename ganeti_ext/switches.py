@@ -14,10 +14,11 @@ FILE = "/etc/default/ganeti-ext"
 #: Ganeti faster, and is on unless the file says no.
 NAMES = (
     "NODED_LOCK_ON_FAULT",
-    "RAPI_LARGE_READS",
+    "NODED_FAIR_QUEUE",
+    "RAPI_NO_DELAY",
     "RAPI_NO_CLOSE_WAIT",
     "RAPI_NO_COLLECTOR",
-    "RAPI_NO_DELAY",
+    "RAPI_LARGE_READS",
     "RAPI_QUIET_LOG",
 )
 
@@ -46,7 +47,8 @@ class Switches:
 
     def switched_off(self, name: str) -> bool:
         """Whether what goes by that name, one of NAMES, is not wanted."""
-        assert name in NAMES, name
+        if name not in NAMES:
+            raise ValueError(f"no switch is called {name}")
         return name in self._off
 
     def _take(self, line: str) -> str:

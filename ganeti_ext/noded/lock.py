@@ -170,16 +170,17 @@ def turn(
         rest = _rest_of_delay(lock, limits.delay, clock())
         if rest > 0:
             seat.sleep(rest)
-        _write_end(lock, clock() + limits.delay)
+        end = clock() + limits.delay
+        _write_end(lock, end)
         try:
             yield
         except Unchecked:
             _write_end(lock, 0)
             raise
         except BaseException:
-            _write_end(lock, clock() + limits.delay)
+            # Counted from before the check, so that how long that took is not to be told from outside.
             with contextlib.suppress(Unchecked):
-                seat.sleep(limits.delay)
+                seat.sleep(max(end - clock(), 0.0))
             raise
         try:
             _write_end(lock, 0)

@@ -4,12 +4,12 @@
 Ganeti locks its node daemon into memory, so that it answers when the node has none left. A lock is
 not inherited by a child, so each child locks itself anew, with the ``mlockall`` of its parent: that
 makes present whatever could be touched, and so copies all that the parent may write, 28 MB each
-time (``facts.md``, "The node daemon's memory"). A child needs a tenth of it.
+time (``facts.md``, "The node daemon's memory"). A child needs a seventh of it.
 
 With ``MCL_ONFAULT`` (Linux 4.4 and later) a page is locked from the moment at which it is there.
 What a child has not touched it shares with its parent, where it is locked and stays; what it writes
 to becomes a page of its own, and that is locked at once. So nothing of either can be paged out, and
-a node that is short of memory has to find 3 MB for a call instead of 28.
+a node that is short of memory has to find 4 MB for a call instead of 28.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ganeti_ext.noded import DEFAULT_LIMITS, Limits
@@ -158,7 +158,9 @@ class _Output:
         self._seen += len(chunk)
 
     def text(self) -> str:
-        text = self._kept.decode("utf-8", "replace")
+        # As ASCII, the one text that goes through luxid unharmed: it writes other characters of a job's
+        # result so that no client can read it any more, gnt-node neither.
+        text = self._kept.decode("ascii", "backslashreplace")
         if self._seen > len(self._kept):
             text += f"\n[output cut: the first {len(self._kept)} of {self._seen} bytes]\n"
         return text
@@ -181,23 +183,41 @@ def _follow(
     poller = select.poll()
     poller.register(pipe, select.POLLIN)
     tick = _TICKS[0]
-    while not _has_ended(process):
-        rest = deadline - clock()
-        if rest <= 0:
-            return False
-        if poller.poll(min(rest, tick) * 1000):
-            tick = _TICKS[0]
-            chunk = os.read(pipe, _CHUNK)
-            output.add(chunk)
-            if not chunk:
-                poller.unregister(pipe)
-        else:
-            tick = min(tick * 2, _TICKS[1])
+    with _end_of(process) as end:
+        if end is not None:
+            poller.register(end, select.POLLIN)
+        while not _has_ended(process):
+            rest = deadline - clock()
+            if rest <= 0:
+                return False
+            ready = [descriptor for descriptor, _ in poller.poll(min(rest, tick) * 1000)]
+            if pipe in ready:
+                tick = _TICKS[0]
+                chunk = os.read(pipe, _CHUNK)
+                output.add(chunk)
+                if not chunk:
+                    poller.unregister(pipe)
+            else:
+                tick = min(tick * 2, _TICKS[1])
     # What it left in the pipe, and not what somebody else goes on writing.
     with contextlib.suppress(BlockingIOError):
         for _ in range(16):
             output.add(os.read(pipe, _CHUNK))
     return True
+
+
+@contextlib.contextmanager
+def _end_of(process: subprocess.Popen[bytes]) -> Iterator[int | None]:
+    """Give a descriptor that can be read once the process has ended, None where there is none (Linux 5.2)."""
+    try:
+        end = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield end
+    finally:
+        os.close(end)
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

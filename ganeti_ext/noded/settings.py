@@ -65,7 +65,7 @@ def parse(text: str, source: str, limits: Limits = DEFAULT_LIMITS) -> Settings:
         try:
             verify.check_name(name)
         except Refused as err:
-            raise BadSettings(f"{source}: [{name:.64}] is neither [{ALL}] nor a command: {err}") from None
+            raise BadSettings(f"{source}: section {name[:64]!r} is neither [{ALL}] nor a command: {err}") from None
         commands[name] = _changed(limits, values, source, ("time_limit", "output_limit"))
     return Settings(limits, commands)
 

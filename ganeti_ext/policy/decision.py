@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.model import Deny, Role, Scope, Target
+from ganeti_ext.policy.parameters import LISTED
 
 
 class Refusal(enum.Enum):
@@ -156,7 +157,15 @@ def _obstacle(
         refusal = role.parameters.refusal(values) or role.parameters.refusal_of_implied(implied)
         if refusal:
             return _Obstacle(Refusal.PARAMETER, refusal)
+    elif values and _unlisted(role, values):
+        return _Obstacle(Refusal.PARAMETER, "parameter command may only be set to what is listed: nothing is")
     return None
+
+
+def _unlisted(role: Role, values: Iterable[tuple[str, Any]]) -> bool:
+    """Whether something is set that a role would have to list, and does not."""
+    known = role.parameters
+    return any(name in LISTED and (known is None or known.refusal([(name, value)]) != "") for name, value in values)
 
 
 def _outside(role: Role, scope: Scope, targets: Sequence[Target], places: dict[str, str]) -> _Obstacle | None:
@@ -222,9 +231,12 @@ def _denial(
     return account.denied(permissions, touched)
 
 
-def _stands(role: Role, targets: Iterable[Target], values: Iterable[tuple[str, Any]]) -> bool:
-    """Whether something is refused that mode warn does not lift: what is in no scope at all, and protected tags."""
-    if not all(role.covers_all(target.kind) for target in targets):
+def _stands(role: Role, targets: Iterable[Target], values: Sequence[tuple[str, Any]]) -> bool:
+    """Whether something is refused that mode warn does not lift.
+
+    What is in no scope at all, protected tags, and commands that are not listed.
+    """
+    if not all(role.covers_all(target.kind) for target in targets) or _unlisted(role, values):
         return True
     return role.parameters is not None and role.parameters.protection(values) != ""
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,16 @@ import yaml
 from ganeti_ext.policy import schema
 from ganeti_ext.policy.accounts import nearest
 from ganeti_ext.policy.model import BUILTIN, KINDS, MAX_SIZE, Deny, Policy, Quota, Role, Scope, Selector, Target, Test
-from ganeti_ext.policy.parameters import ANY, OPEN_ENDED, PARAMETERS, PRESETS, Limit, Parameters, parameter_named
+from ganeti_ext.policy.parameters import (
+    ANY,
+    COMMAND_NAME,
+    OPEN_ENDED,
+    PARAMETERS,
+    PRESETS,
+    Limit,
+    Parameters,
+    parameter_named,
+)
 from ganeti_ext.policy.pattern import (
     MAX_NAME,
     MAX_STARS,
@@ -25,11 +33,10 @@ from ganeti_ext.policy.pattern import (
     Patterns,
 )
 from ganeti_ext.policy.strict_yaml import PolicyError, Problem, Reader, compose, shown
-from ganeti_ext.policy.vocabulary import NEVER_SCOPED, PERMISSIONS
+from ganeti_ext.policy.vocabulary import NEVER_SCOPED, PERMISSIONS, RESTRICTED_COMMAND
 
 __all__ = ["PolicyError", "Problem", "load_policy"]
 
-_COMMAND = re.compile("[a-zA-Z0-9_.-]+")
 _MAX_VALUE = 1024
 
 _IN_A_NAME = "names are written in lower-case letters, digits, `.`, `-` and `_`; `*` and `?` are wild"
@@ -343,8 +350,9 @@ class _Loader(Reader):
             return self._pattern(
                 node,
                 name,
-                lambda text: _COMMAND.fullmatch(text) is not None,
-                "commands are allowed by their exact names, of letters, digits and `_.-`, without wildcards",
+                lambda text: COMMAND_NAME.fullmatch(text) is not None,
+                "commands are allowed by their exact names, of up to 64 letters, digits and `_.-`, neither `.` nor `-`"
+                " first, without wildcards",
             )
         return self._pattern(
             node,
@@ -387,6 +395,8 @@ class _Loader(Reader):
     def _test(self, node: yaml.Node) -> Test:
         values = self._mapped(node, "test")
         permission = values.get("do") or ""
+        if permission == RESTRICTED_COMMAND and "command" not in dict(values.get("parameters") or ()):
+            self.problem(node, f"a test of {RESTRICTED_COMMAND} lacks `parameters: {{command: restart-sshd}}`")
         target = None
         if values.get("on") is not None:
             kind, name, tags, groups = values["on"]

@@ -17,6 +17,12 @@ from ganeti_ext.policy.pattern import Pattern, Patterns
 
 Scalar = Union[bool, int, str]
 
+#: The name of a restricted command, as the node daemon takes it.
+COMMAND_NAME = re.compile("[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}")
+
+#: What a role allows only by listing it, whatever its mode: the node runs it as root.
+LISTED = frozenset({"command"})
+
 
 @dataclass(frozen=True)
 class Limit:

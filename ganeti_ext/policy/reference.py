@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ganeti_ext.policy import parameters, schema
-from ganeti_ext.policy.parameters import OPEN_ENDED, PARAMETERS, PRESETS
+from ganeti_ext.policy.parameters import COMMAND_NAME, OPEN_ENDED, PARAMETERS, PRESETS
 from ganeti_ext.policy.pattern import MAX_NAME, MAX_TAG
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, NEVER_SCOPED, PERMISSIONS, PLAIN_ROLES
 
@@ -186,7 +186,10 @@ def _parameters() -> dict[str, Any]:
     known: dict[str, Any] = {"preset": {"enum": list(PRESETS), "description": schema.PRESET.about}}
     for name, one in PARAMETERS.items():
         known[name] = _ref(f"limit of {one.form}", one.about)
-    known["command"] = {**_one_or_list(_text("^[a-zA-Z0-9_.-]+$", 1024)), "description": PARAMETERS["command"].about}
+    known["command"] = {
+        **_one_or_list(_text(f"^{COMMAND_NAME.pattern}$", 64)),
+        "description": PARAMETERS["command"].about,
+    }
     return {
         "type": "object",
         "properties": known,

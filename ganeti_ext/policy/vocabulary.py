@@ -8,6 +8,9 @@ so that a users file written for us still works after that upgrade, plus
 
 from __future__ import annotations
 
+#: The permission that is not Ganeti's own.
+RESTRICTED_COMMAND = "nodes.restricted_command"
+
 #: permission -> what it allows, for people.
 PERMISSIONS = {
     "cluster.info": "read the cluster's settings",
@@ -66,7 +69,7 @@ PERMISSIONS = {
     "nodes.modify": "change a node's parameters",
     "nodes.powercycle": "power-cycle a node",
     "nodes.query": "read a node",
-    "nodes.restricted_command": "run a restricted command on a node",
+    RESTRICTED_COMMAND: "run a restricted command on a node",
     "nodes.role.modify": "change a node's role",
     "nodes.role.query": "read a node's role",
     "nodes.storage.modify": "change a node's storage",
@@ -89,7 +92,7 @@ _READS = frozenset(
 def _changes(kind: str) -> frozenset[str]:
     """All that changes `kind` of resource: what is no read of it, and its tags."""
     of_kind = {name for name in PERMISSIONS if name.startswith(kind + "s.")}
-    of_kind -= _READS | {"instances.query.console", "nodes.restricted_command"}
+    of_kind -= _READS | {"instances.query.console", RESTRICTED_COMMAND}
     return frozenset(of_kind) | {"tags.set", "tags.delete"}
 
 

@@ -24,11 +24,13 @@ LAST_GOOD_FILE = pathutils.RAPI_DATA_DIR + "/access.last-good.yaml"
 
 
 class UnsafePolicyFile(ExtError):
-    """A policy that somebody else than root could have written."""
+    """A policy that somebody else than root could have written, or passwords that anybody could read."""
 
 
-def read_policy_file(path: str, owners: tuple[int, ...] = (0,)) -> bytes:
+def read_policy_file(path: str, owners: tuple[int, ...] = (0,), private: bool = False) -> bytes:
     """Reads a policy whose owner is one of `owners` (user ids) and alone may write it.
+
+    A `private` file is not for everybody to read, either.
 
     Raises FileNotFoundError, another OSError, or UnsafePolicyFile.
     """
@@ -42,6 +44,8 @@ def read_policy_file(path: str, owners: tuple[int, ...] = (0,)) -> bytes:
             raise UnsafePolicyFile(f"{path} must belong to root: chown root {path}")
         if status.st_mode & 0o022:
             raise UnsafePolicyFile(f"{path} may be written by others: chmod go-w {path}")
+        if private and status.st_mode & 0o007:
+            raise UnsafePolicyFile(f"{path} may be read by others: chmod o= {path}")
         return file.read(MAX_SIZE + 1)
 
 
@@ -70,11 +74,13 @@ class AccessControl:
         self.costliest_password = costliest(())
         #: Set by the entry point.
         self.has_middleware = False
+        #: Set as the file comes and goes.
+        self.has_restricted_users = False
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to enforce: a policy, a token of ours, a middleware."""
-        return self._policy_exists or self._has_our_tokens or self.has_middleware
+        """Whether there is anything to enforce: a policy, a token of ours, a middleware, restricted commands."""
+        return self._policy_exists or self._has_our_tokens or self.has_middleware or self.has_restricted_users
 
     def start(self) -> None:
         """Takes the policy for the first time, once Ganeti has loaded the users.
@@ -205,9 +211,11 @@ class AccessControl:
         """Whether allowed reads are recorded, too."""
         return self._policy is not None and self._policy.audit_reads
 
-    def account_of(self, user: Any) -> Account | None:
-        """What is granted to a user of Ganeti's file; None if nothing of ours is about him."""
-        return account_of(user.name, getattr(user, "grants", None), self._policy or _NO_POLICY)
+    def account_of(self, user: Any, always: bool = False) -> Account | None:
+        """What is granted to a user of Ganeti's file; None if nothing of ours is about him, unless it is `always`."""
+        policy = self._policy or _NO_POLICY
+        account = account_of(user.name, getattr(user, "grants", None), policy)
+        return Account(user.name, plain(user.tokens), policy) if account is None and always else account
 
 
 _NO_POLICY = Policy()

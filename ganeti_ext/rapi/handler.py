@@ -14,7 +14,7 @@ from ganeti import errors, http
 from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Policy, Role, Scope, Selector
 from ganeti_ext.policy.parameters import ANY, PRESETS, Parameters
-from ganeti_ext.policy.vocabulary import NEVER_SCOPED
+from ganeti_ext.policy.vocabulary import NEVER_SCOPED, RESTRICTED_COMMAND
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
@@ -81,7 +81,9 @@ class RemoteApiHandler(SignIn):
         record = record_of(req)
         record.user = username
         user = self._user_fn(username)
-        account = None if user is None else self.access.account_of(user)
+        # None of Ganeti's options opens what is not Ganeti's.
+        always = permission_of(type(context.handler), req.request_method.upper()) == RESTRICTED_COMMAND
+        account = None if user is None else self.access.account_of(user, always)
         request = Request(req, context, user, account)
         record.permission = request.permission or ""
         record.describe = functools.partial(_describe, record, request)

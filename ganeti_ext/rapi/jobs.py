@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ganeti import constants, utils
+from ganeti import constants, opcodes, utils
 
 #: The source of the reason-trail entry that says whose job it is.
 REASON_SOURCE = "gnt:ext:rapi-user"
@@ -22,6 +22,9 @@ _WORD = re.compile(r"[\w.-]+")
 
 #: Fields of a job in which daemons and scripts have written what they came across.
 _TALKATIVE = ("opresult", "oplog")
+
+#: The field in which there is what a restricted command printed.
+OUTPUT = "opresult"
 
 
 def stamp(op: Any, user: str, nested: bool) -> None:
@@ -47,6 +50,26 @@ def is_own(ops: Any, user: str) -> bool:
         if len(ours) != 1 or ours[0][1:2] != [user]:
             return False
     return True
+
+
+def is_command(op: Any) -> bool:
+    """Whether an opcode (as luxid gives it) runs a restricted command."""
+    return isinstance(op, dict) and op.get("OP_ID") == opcodes.OpRestrictedCommand.OP_ID
+
+
+def is_others_command(ops: Any, user: str) -> bool:
+    """Whether a job of these opcodes runs a restricted command, and is not the user's own."""
+    return isinstance(ops, list) and any(map(is_command, ops)) and not is_own(ops, user)
+
+
+def without_output(fields: Sequence[str], row: Sequence[Any], ops: Any, user: str) -> list[Any]:
+    """A row of a job of these opcodes without what the restricted commands of others printed."""
+    if not is_others_command(ops, user):
+        return list(row)
+    return [
+        [None if is_command(op) else result for op, result in zip(ops, value or ())] if name == OUTPUT else value
+        for name, value in zip(fields, row)
+    ]
 
 
 class OwnJobs:

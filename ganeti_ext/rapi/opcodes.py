@@ -154,6 +154,8 @@ RULES = {
     "OpNodeModifyStorage": _on_node(),
     "OpRepairNodeStorage": _on_node(),
     "OpNodeQueryStorage": _unpinned({"nodes": "node"}),
+    # Where nodes are named, Ganeti looks them up again and forgets the UUIDs.
+    "OpRestrictedCommand": Rule({"nodes": "node"}, uuids={"node_uuids": "nodes"}, written={"nodes": []}),
     "OpGroupAdd": Rule(new=_GROUP),
     "OpGroupRemove": _unpinned(_GROUP),
     # A scope may hold instances by their group's name: nobody gets others' by renaming it.

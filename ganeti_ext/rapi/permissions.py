@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
+
 #: The resources that tell nothing about the cluster: open to everybody, as in Ganeti.
 OPEN_RESOURCES = frozenset({"R_root", "R_2", "R_version", "R_2_features"})
 
@@ -59,6 +61,7 @@ PERMISSION_OF = {
     "R_2_nodes_name_migrate": {"POST": "nodes.migrate"},
     "R_2_nodes_name_modify": {"POST": "nodes.modify"},
     "R_2_nodes_name_powercycle": {"POST": "nodes.powercycle"},
+    "R_2_nodes_name_restricted_command": {"POST": RESTRICTED_COMMAND},  # ours, see `resources`
     "R_2_nodes_name_role": {"GET": "nodes.role.query", "PUT": "nodes.role.modify"},
     "R_2_nodes_name_storage": {"GET": "nodes.storage.query"},
     "R_2_nodes_name_storage_modify": {"PUT": "nodes.storage.modify"},

@@ -261,15 +261,15 @@ def locked(
     _sleep_fn: Callable[[float], None] = time.sleep,
     _clock_fn: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
-    """Keeps all other requests with a quota out, between the count and the submission.
+    """Keeps all other requests that are counted out, between the count and the submission.
 
     Raises QuotaBusy after `timeout` seconds, or if the lock cannot be had at all.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as err:
-        logging.error("Quotas cannot be counted: %s", err)
-        raise QuotaBusy("quotas cannot be counted: the log of the daemon says why") from err
+        logging.error("Requests cannot be counted: %s", err)
+        raise QuotaBusy("requests cannot be counted: the log of the daemon says why") from err
     try:
         deadline = _clock_fn() + timeout
         while True:

@@ -20,6 +20,7 @@ _BODY_REQUIRED = {
     ("R_2_instances_name_modify", "PUT"),
     ("R_2_instances_name_rename", "PUT"),
     ("R_2_jobs_id_wait", "GET"),
+    ("R_2_nodes_name_restricted_command", "POST"),
 }
 
 #: Both spellings of an instance's name in the body of a creation: Ganeti renames the first

@@ -3,25 +3,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import Any
 
+from ganeti import http
 from ganeti.server import rapi
 
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.body import MAX_ANONYMOUS, MAX_SIGNED_IN, read_body
 from ganeti_ext.rapi.httperrors import HttpTooManyRequests
 from ganeti_ext.rapi.passwords import costliest, verify_password
+from ganeti_ext.rapi.resources import R_2_nodes_name_restricted_command
+from ganeti_ext.rapi.restricted import REALM, RestrictedUsers
 from ganeti_ext.rapi.throttle import Throttle
 
 
 class SignIn(rapi.RemoteApiHandler):  # type: ignore[misc]
     """Ganeti's handler, whose check of a password tells nothing and cannot be tried for ever."""
 
-    #: Set by the entry point: the first before the daemon makes its handler, the second once
+    #: Set by the entry point: the first two before the daemon makes its handler, the third once
     #: it is a daemon.
     access = AccessControl()
+    restricted = RestrictedUsers()
     throttle: Throttle | None = None
 
     def PreHandleRequest(self, req: Any) -> None:
@@ -39,7 +44,7 @@ class SignIn(rapi.RemoteApiHandler):  # type: ignore[misc]
         if throttle is not None:
             _check_wait(throttle, _address(req))
         if self._user_fn(username) is None:
-            self._take_the_time(username, password)
+            self._take_the_time(req, username, password)
             right = False
         else:
             right = super().Authenticate(req, username, password)
@@ -49,17 +54,37 @@ class SignIn(rapi.RemoteApiHandler):  # type: ignore[misc]
             logging.warning("Too many wrong passwords from %s: it is made to wait", _address(req))
         return right
 
+    def GetAuthRealm(self, req: Any) -> str:
+        """Ganeti's realm, but for restricted commands, which have passwords of their own."""
+        # Ganeti asks for a password before it says that there is no such path.
+        with contextlib.suppress(http.HttpNotFound, http.HttpNotImplemented):
+            if type(self._GetRequestContext(req).handler) is R_2_nodes_name_restricted_command:
+                return REALM
+        return str(self.AUTH_REALM)
+
     def VerifyBasicAuthPassword(self, req: Any, username: str, password: str, expected: str) -> bool:
-        """Whether the password is the one in the users file, in constant time."""
-        if verify_password(username, password, expected, self.GetAuthRealm(req)):
-            return True
-        if costliest([expected]) != self.access.costliest_password:
-            self._take_the_time(username, password)
+        """Whether the password is the one that is asked for, in constant time.
+
+        `expected` is the entry of Ganeti's users file.
+        """
+        realm = self.GetAuthRealm(req)
+        entry = expected if realm != REALM else self.restricted.password_of(username)
+        if entry is not None and verify_password(username, password, entry, realm):
+            if realm != REALM or not verify_password(username, password, expected, self.AUTH_REALM):
+                return True
+            logging.error("User %r has the same password for restricted commands: refused", username)
+            return False
+        if entry is None or costliest([entry]) != self._costliest_password(req):
+            self._take_the_time(req, username, password)
         return False
 
-    def _take_the_time(self, username: str, password: str) -> None:
+    def _costliest_password(self, req: Any) -> str:
+        users = self.restricted if self.GetAuthRealm(req) == REALM else self.access
+        return users.costliest_password
+
+    def _take_the_time(self, req: Any, username: str, password: str) -> None:
         """Takes as long as a wrong password of an existing user would."""
-        verify_password(username, password, self.access.costliest_password, self.AUTH_REALM)
+        verify_password(username, password, self._costliest_password(req), self.GetAuthRealm(req))
 
 
 def _check_wait(throttle: Throttle, address: str) -> None:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.bench import decision, patches, progress, requests, startup, transport
+from tests.bench import decision, direct, noded, patches, progress, requests, startup, transport
 from tests.bench.large import sharing
 from tests.bench.page import page
 from tests.bench.report import MISSED, Noise, Row, as_plain, table
@@ -18,13 +18,23 @@ from tests.bench.report import MISSED, Noise, Row, as_plain, table
 PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "decision": decision.measure,
     "startup": startup.measure,
+    "direct": direct.measure,
     "transport": transport.measure,
     "patches": patches.measure,
     "requests": requests.measure,
+    "noded": noded.measure,
 }
 
 #: What each takes on a quiet machine, for the estimate.
-SECONDS = {"decision": 60, "startup": 50, "transport": 150, "patches": 60, "requests": 150}
+SECONDS = {
+    "decision": 30,
+    "startup": 35,
+    "direct": 60,
+    "transport": 130,
+    "patches": 60,
+    "requests": 120,
+    "noded": 120,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.json.with_suffix(".html").write_text(page(rows, remarks), encoding="utf-8")
     every = [one for of_part in rows.values() for one in of_part]
     print(table(every))
-    print("\n" + "\n".join(f"{part}: {remark}" for part, remark in remarks.items()))
+    print(f"\nPlots: {options.json.with_suffix('.html')}")
+    print("\n".join(f"{part}: {remark}" for part, remark in remarks.items()))
     missed = any(one.verdict == MISSED for one in every) and not options.tiny
     return int(broken or missed)
 

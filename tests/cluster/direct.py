@@ -31,14 +31,18 @@ users_file, requests = json.load(sys.stdin)
 rapi.RemoteApiHandler.access.load_policy()
 users = rapi.RapiUsers()
 assert users.Load(users_file)
+restricted = rapi.RemoteApiHandler.restricted
+restricted._passwords = dict.fromkeys(users._users, "y")
+restricted._offer(True)
 responder = http.server.HttpResponder(rapi.RemoteApiHandler(users.Get, True))
 answers = []
 for user, method, path, body in requests:
+    password = "y" if path.endswith("/restricted-command") else "x"
     message = http.HttpMessage()
     message.start_line = http.HttpClientToServerStartLine(method, path, "HTTP/1.1")
     message.headers = email.message.Message()
     message.headers["Host"] = "cluster"
-    message.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:x".encode()).decode()
+    message.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     if body is not None:
         message.headers["Content-Type"] = "application/json"
         message.body = json.dumps(body)
@@ -50,7 +54,10 @@ json.dump(answers, sys.stdout)
 
 
 def answers(cluster: Cluster, users: str, wanted: Sequence[Wanted]) -> list[tuple[int, bytes]]:
-    """The status and body of each request, with the policy as it is; in `users` everybody's password is `x`."""
+    """The status and body of each request, with the policy as it is.
+
+    In `users` everybody's password is `x`; that for restricted commands is `y`.
+    """
     path = cluster.node_path("node1", f"etc/ganeti/users-{secrets.token_hex(4)}")
     with open(path, "w", encoding="utf-8") as stream:
         stream.write(users)

@@ -8,11 +8,15 @@ import http.client
 import json
 import os
 import re
+import shutil
+import signal
 import ssl
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tests.cluster import flood
 from tests.cluster.vcluster import Cluster, ClusterError
 
 NODED_PORT = 1811
@@ -69,7 +73,7 @@ def _context(cluster: Cluster, source: str) -> ssl.SSLContext:
 class NodeDaemon:
     """A node daemon of node1 on a port of its own, with memory lock unless `args` have --no-mlock.
 
-    `with NodeDaemon(cluster, STOCK, 1812) as daemon: daemon.rpc("version")`
+    `with NodeDaemon(cluster, STOCK, 1840) as daemon: daemon.rpc("version")`
     """
 
     def __init__(self, cluster: Cluster, program: str, port: int, *args: str, before: Sequence[str] = ()) -> None:
@@ -81,6 +85,7 @@ class NodeDaemon:
         self._ganetis = cluster.node_path("node1", "var/run/ganeti/ganeti-noded.pid")
 
     def __enter__(self) -> NodeDaemon:
+        """Start it and wait until it answers. Raises ClusterError."""
         with open(self._own, "w", encoding="ascii"):
             pass
         # With its own pid file, or it would not start beside the cluster's.
@@ -99,7 +104,7 @@ class NodeDaemon:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, 15)
+            os.kill(self.pid, signal.SIGTERM)
             while os.path.exists(f"/proc/{self.pid}"):
                 time.sleep(0.02)
         os.unlink(self._own)
@@ -122,9 +127,6 @@ class NodeDaemon:
         with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as stream:
             return [int(pid) for pid in stream.read().split() if "\nState:\tZ" not in _status(int(pid))]
 
-    def rpcs_under_way(self) -> int:
-        return len(self.children())
-
 
 def _status(pid: int) -> str:
     try:
@@ -139,3 +141,84 @@ def kib(pid: int, field: str, file: str = "status") -> int:
     with open(f"/proc/{pid}/{file}", encoding="utf-8") as stream:
         fields = dict(line.split(":", 1) for line in stream if ":" in line)
     return int(fields[field].split()[0])
+
+
+# --- restricted commands
+
+
+def add_command(cluster: Cluster, node: str, name: str, body: str, interpreter: str = "/bin/sh") -> str:
+    """Put a restricted command onto a node; its path there."""
+    directory = cluster.node_path(node, "etc/ganeti/restricted-commands")
+    os.makedirs(directory, exist_ok=True)
+    os.chmod(directory, 0o755)
+    path = os.path.join(directory, name)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(f"#!{interpreter}\n{body}\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def set_limits(cluster: Cluster, node: str, text: str) -> None:
+    """Write a node's restricted-commands.conf."""
+    path = cluster.node_path(node, "etc/ganeti/restricted-commands.conf")
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(path, 0o644)
+
+
+def remove_commands(cluster: Cluster, node: str) -> None:
+    """Take away what the two above have made, and the delays of the node's locks."""
+    for path in ("etc/ganeti/restricted-commands", "var/run/ganeti-ext"):
+        shutil.rmtree(cluster.node_path(node, path), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(cluster.node_path(node, "etc/ganeti/restricted-commands.conf"))
+
+
+class Flood:
+    """`with Flood(...) as flood:` a flood of wrong names (see `flood`) goes on meanwhile; then `flood.answers`.
+
+    Each answer is its moment (`time.monotonic`), the seconds that it took, and what the daemon said.
+    """
+
+    def __init__(
+        self, cluster: Cluster, clients: int, seconds: float = 0, *, source: str, port: int, name: str = "wrong-"
+    ) -> None:
+        files = [
+            cluster.node_path(source, "var/lib/ganeti/client.pem"),
+            cluster.node_path("node1", "var/lib/ganeti/server.pem"),
+        ]
+        arguments: list[object] = [
+            clients,
+            seconds,
+            cluster.address(source),
+            cluster.address("node1"),
+            port,
+            *files,
+            name,
+        ]
+        self._command = ["/usr/bin/python3", flood.__file__, *map(str, arguments)]
+        self._cluster = cluster
+        self._reader = threading.Thread(target=self._read)
+        self.answers: list[tuple[float, float, Any]] = []
+
+    def __enter__(self) -> Flood:
+        self._process = self._cluster.start(*self._command)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "flooding\n"
+        # Read while it writes: the pipe does not hold them all.
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.join()
+        self._process.communicate()
+        assert self.answers, "the flood broke off"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an answer is still due."""
+        return self._reader.is_alive()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.answers = [(moment, took, said) for moment, took, said in json.loads(self._process.stdout.read())]

@@ -213,3 +213,8 @@ ROWS = [
     Row("POST", "/2/instances/{instance}/disk/{disk}/grow", "write", "instances.grow_disk", body={"amount": 1}),
     Row("GET", "/2/instances/{instance}/console", "read", "instances.query.console", 200, missing=500),
 ]
+
+#: What Ganeti has not, and we have while there are users of restricted commands; `direct` has some.
+OURS = [
+    Row("POST", "/2/nodes/{node}/restricted-command", "write", "nodes.restricted_command", body={"command": "hello"}),
+]

@@ -18,6 +18,8 @@ from ganeti.rapi import connector
 
 from tests.cluster.vcluster import DAEMON_UTIL, DEFAULT_USERS, Cluster
 
+#: Where there is something once it is configured.
+OUR_OWN = "/2/nodes/node1/restricted-command"
 METHODS = ("GET", "PUT", "POST", "DELETE")
 OURS, STOCK = "/usr/sbin/ganeti-rapi", "/usr/sbin/ganeti-rapi.distrib"
 INSTANCE = "web1.test.example.com"
@@ -243,6 +245,7 @@ def test_every_get(twins: Twins) -> None:
             "/2/instances?bulk=x",
             "/3",
             "/2/instances/no-such/tags",
+            OUR_OWN,
         )  # fmt: skip
     ]
     answers = twins.both(requests)
@@ -292,7 +295,7 @@ BODIES: list[tuple[bytes | None, str]] = [
 def test_bodies_of_every_kind(twins: Twins) -> None:
     """Every endpoint that changes something, with a job queue that takes no jobs."""
     requests = []
-    for method, template in endpoints():
+    for method, template in [*endpoints(), ("POST", OUR_OWN), ("PUT", OUR_OWN)]:
         if method == "GET":
             continue
         names = dict(twins.names, filter="no-such-filter")
@@ -304,6 +307,7 @@ def test_bodies_of_every_kind(twins: Twins) -> None:
     with twins.drained():
         answers = twins.both(requests)
     assert {ours[0] for _, ours, _ in answers} >= {400, 401, 403, 415}
+    assert {ours[0] for asked, ours, _ in answers if asked.path == OUR_OWN} == {401, 404}
     assert differences(twins, answers) == []
 
 

@@ -533,6 +533,13 @@ class Cluster:
         """Run a command inside, but not as on a node; options as of `run`."""
         return self._execute(["nsenter", "-t", str(self._init), "-m", "-n", "-p", "-r", "-w", "--", *argv], **options)
 
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a command inside, but not as on a node; its output is a pipe. It ends with the cluster."""
+        command = ["nsenter", "-t", str(self._init), "-m", "-n", "-p", "-r", "-w", "--", *argv]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd="/", env=ENVIRONMENT
+        )
+
     def run(
         self,
         node: str,

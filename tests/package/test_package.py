@@ -80,7 +80,17 @@ def test_contents(deb: Path) -> None:
         assert found[f"/usr/libexec/ganeti-ext/{name}"] == "-rwxr-xr-x"
         assert f"/usr/sbin/{name}" not in found
     assert "/usr/lib/python3/dist-packages/ganeti_ext/entrypoint.py" in found
-    assert "/usr/share/man/man7/ganeti-ext.7.gz" in found
+    assert found["/usr/sbin/gnt-ext"] == "-rwxr-xr-x"
+    assert found["/usr/share/bash-completion/completions/gnt-ext"] == "-rw-r--r--"
+    assert {"/usr/share/man/man7/ganeti-ext.7.gz", "/usr/share/man/man8/gnt-ext.8.gz"} <= set(found)
+    assert found["/etc/default/ganeti-ext"] == "-rw-r--r--"
+    # The examples can be read as they are and none of them is active.
+    examples = "/usr/share/doc/ganeti-ext/examples/restricted-commands/"
+    assert {f"{examples}{name}" for name in ("restart-sshd", "memory-summary", "reboot-now")} <= set(found)
+    assert [name for name in found if name.startswith("/etc/ganeti/")] == [
+        "/etc/ganeti/",
+        "/etc/ganeti/restricted-commands/",
+    ]
     assert not [name for name in found if name.endswith(".pyc") or "/tests" in name]
 
 

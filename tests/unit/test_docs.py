@@ -17,6 +17,7 @@ import pytest
 from ganeti_ext.policy.accounts import resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
+from ganeti_ext.policy.selftest import failures
 from ganeti_ext.rapi import quota
 from ganeti_ext.rapi.audit import Record
 from ganeti_ext.rapi.handler import RemoteApiHandler
@@ -48,6 +49,13 @@ def test_a_policy_that_is_shown_is_taken(page: str) -> None:
     assert shown
     for policy in shown:
         assert load_policy(policy.encode(), page).roles["test-operator"].permissions
+
+
+def test_the_role_for_restricted_commands_that_is_shown_does_what_it_says() -> None:
+    (text,) = policies("docs/restricted-commands.md")
+    policy = load_policy(text.encode(), "restricted-commands.md")
+    assert failures(policy, lambda name: None) == []
+    assert len(policy.tests) == 1
 
 
 @pytest.mark.parametrize("page", [*PAGES, "examples/test-domain/rapi-access.yaml"])

@@ -32,6 +32,7 @@ class Node:
     def __init__(self, tmp_path: Path, commands: Path, fake_time) -> None:
         self.locks = tmp_path / "locks"
         self.commands = commands
+        self.settings = tmp_path / "restricted-commands.conf"
         self.time = fake_time
         self.limits = Limits()
 
@@ -39,6 +40,7 @@ class Node:
         keywords = {
             "directory": str(self.commands),
             "lock_directory": str(self.locks),
+            "settings_file": str(self.settings),
             "candidates": lambda: ["192.0.2.10", "192.0.2.11"],
             "limits": self.limits,
             "clock": self.time.clock,
@@ -111,6 +113,48 @@ def test_time_limit(node: Node, script: Callable[..., Path]) -> None:
         "Restricted command 'hello' failed: terminated by signal 15, terminated after timeout of 0.20 seconds; output: "
     )
     assert node.time.slept == []
+
+
+# --- what the file of settings changes
+
+
+def test_limits_for_all_and_for_one(node: Node, script: Callable[..., Path]) -> None:
+    for name in ("slow", "hello"):
+        script("echo 0123456789; [ $0 != ${0%slow} ] && exec sleep 300", name)
+    node.settings.write_text(
+        "[DEFAULT]\noutput_limit = 4\ndelay = 33\n[slow]\ntime_limit = 0.3 s\noutput_limit = 6 B\n"
+    )
+    cut = "\n[output cut: the first {} of 11 bytes]\n"
+    assert node.refuse("slow") == (
+        "Restricted command 'slow' failed: terminated by signal 15, terminated after timeout of 0.30 seconds;"
+        f" output: 012345{cut.format(6)}"
+    )
+    assert node.refuse("hello").endswith(f"exited with exit code 1; output: 0123{cut.format(4)}")
+    assert node.time.slept == []
+    assert node.refuse("missing") == GENERIC % "missing"
+    assert node.time.slept == [33.0]
+
+
+def test_a_section_says_nothing_to_who_guesses(node: Node, script: Callable[..., Path]) -> None:
+    """A name that is in the file, but whose command is missing or unsafe, is like any other."""
+    script("", "unsafe").chmod(0o775)
+    node.settings.write_text("[missing]\ntime_limit = 1\n[unsafe]\noutput_limit = 1\n")
+    for name in ("missing", "unsafe", "neither"):
+        node.time.slept.clear()
+        assert node.refuse(name) == GENERIC % name
+        assert node.time.slept == [10.0]
+
+
+@pytest.mark.parametrize("text", ["[DEFAULT]\ndelay = 0\n", "[DEFAULT]\ndelay = 1\n[hello]\ntime_limit = never\n"])
+def test_a_bad_file_neither_opens_anything_nor_takes_the_commands_away(
+    node: Node, script: Callable[..., Path], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script("echo hello")
+    node.settings.write_text(text)
+    assert node.run("hello") == "hello\n"
+    assert caplog.text.count(f"{node.settings} line ") == 1
+    assert node.refuse("missing") == GENERIC % "missing"
+    assert node.time.slept == [10.0]
 
 
 # --- what was refused
@@ -449,7 +493,7 @@ def test_paths_are_the_nodes_own() -> None:
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from ganeti_ext.noded import handler\n"
         "defaults = handler.run_restricted_command.__kwdefaults__\n"
-        "print(defaults['directory'], defaults['lock_directory'])"
+        "print(defaults['directory'], defaults['lock_directory'], defaults['settings_file'])"
     )
     ganeti = str(Path(pathutils.__file__).parents[1])
     for environment, root in (
@@ -463,7 +507,11 @@ def test_paths_are_the_nodes_own() -> None:
             env={**environment, "PATH": os.environ["PATH"]},
             cwd="/",
         ).split()
-        assert found == [f"{root}/etc/ganeti/restricted-commands", f"{root}/var/run/ganeti-ext"]
+        assert found == [
+            f"{root}/etc/ganeti/restricted-commands",
+            f"{root}/var/run/ganeti-ext",
+            f"{root}/etc/ganeti/restricted-commands.conf",
+        ]
 
 
 def test_binary(node: Node) -> None:

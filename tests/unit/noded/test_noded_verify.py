@@ -170,7 +170,11 @@ def _make_socket(path: Path) -> None:
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, _make_fifo, _make_device, _make_socket])
+def _make_block_device(path: Path) -> None:
+    os.mknod(path, stat.S_IFBLK | 0o755, os.makedev(7, 200))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, _make_fifo, _make_device, _make_block_device, _make_socket])
 def test_no_regular_file_is_refused(commands: Path, make: Callable[[Path], None]) -> None:
     # (A fifo that was opened in the ordinary way would hang here.)
     make(commands / "hello")
@@ -392,6 +396,30 @@ def test_link_to_a_bad_file_refused(commands: Path, target: Path, mode: int) -> 
     (commands / "hello").symlink_to(target)
     target.chmod(mode)
     with pytest.raises(Refused):
+        verify.verify(str(commands), "hello")
+
+
+# --- hard links
+
+
+def test_hard_link_in_a_directory_of_roots_accepted(commands: Path, target: Path) -> None:
+    os.link(target, commands / "hello")
+    assert verify.verify(str(commands), "hello") == str(commands / "hello")
+    assert (commands / "hello").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("his", [True, False])
+def test_hard_link_that_others_can_make_refused(commands: Path, target: Path, tmp_path: Path, his: bool) -> None:
+    """The file is root's own and right in itself; where it has another name, somebody else chose it."""
+    place = tmp_path / "place"
+    place.mkdir()
+    os.link(target, place / "other")
+    if his:
+        os.chown(place, NOBODY, NOBODY)
+    else:
+        place.chmod(0o1777)
+    (commands / "hello").symlink_to(place / "other")
+    with pytest.raises(Refused, match="belongs to user|directory for all"):
         verify.verify(str(commands), "hello")
 
 

@@ -73,6 +73,7 @@ LIMITS = [
     "{ipolicy: '*'}",
     "{command: restart-sshd}",
     "{command: [a, b.sh]}",
+    "{command: [_a-B.9, %s]}" % ("x" * 64),
 ]
 
 GOOD = [
@@ -294,6 +295,10 @@ BAD = [
     (limit("{command: '*'}"), 4, 27, "command cannot be '*': commands are allowed by their exact names"),
     (limit("{command: [a, 'b*']}"), 4, 31, "command cannot be 'b*'"),
     (limit("{command: a/b}"), 4, 27, "command cannot be 'a/b'"),
+    (limit("{command: .a}"), 4, 27, "command cannot be '.a'"),
+    (limit("{command: [-a]}"), 4, 28, "command cannot be '-a'"),
+    (limit("{command: %s}" % ("x" * 65)), 4, 27, "command cannot be"),
+    (limit("{command: {max: 5}}"), 4, 27, "command is no number"),
     (limit("{start: true, start: false}"), 4, 31, "key 'start' stands twice"),
     # the rest of a role
     (role_with("    tags: []"), 4, 11, "`tags` must be a list that is not empty"),
@@ -327,6 +332,12 @@ BAD = [
     (deny("{users: a, permissions: '*', instances: {}}"), 3, 45, "a selector is empty"),
     (deny("{users: a, permissions: '*', instances: []}"), 3, 45, "must be a list that is not empty"),
     # tests
+    (
+        "version: 1\ntests:\n  - {user: a, do: nodes.restricted_command, on: n, expect: deny}\n",
+        3,
+        5,
+        "a test of nodes.restricted_command lacks `parameters: {command: ",
+    ),
     ("version: 1\ntests: []\n", 2, 8, "`tests` must be a list that is not empty"),
     ("version: 1\ntests:\n  - {user: a, do: tags.set}\n", 3, 5, "a test lacks `expect:"),
     ("version: 1\ntests:\n  - {user: a, do: tags.sett, expect: allow}\n", 3, 19, "unknown permission 'tags.sett'"),

@@ -222,6 +222,34 @@ def test_warn_lifts_no_permission_no_deny_and_no_protection() -> None:
     assert "that the policy goes by" in protected.reason
 
 
+# Commands.
+
+RUN = ["nodes.restricted_command"]
+NODES = [Target("node", "n1", groups=frozenset(["default"]))]
+COMMAND = Parameters({"command": Limit((Pattern("ls"),))})
+
+
+def test_a_command_is_allowed_by_a_role_that_lists_it_alone() -> None:
+    lists = role("lists", *RUN, parameters=COMMAND)
+    free = role("free", *RUN)
+    none = role("none", *RUN, parameters=RESTRICTED)
+    for held in (account(lists), account(free, none, lists), account(BUILTIN["admin"], lists)):
+        assert decide(held, RUN, NODES, [("command", "ls")]).role is lists
+        for name in ("LS", "ls\n", "ls*", "l?", "", "w", None, 5, ["ls"]):
+            assert decide(held, RUN, NODES, [("command", name)]).refusal is Refusal.PARAMETER
+    for held in (account(free), account(none), account(BUILTIN["admin"])):
+        assert decide(held, RUN, NODES, [("command", "ls")]).refusal is Refusal.PARAMETER
+
+
+def test_no_mode_lifts_the_list_of_commands() -> None:
+    for warns in (role("w", *RUN, warn=True, parameters=COMMAND), role("w", *RUN, warn=True)):
+        assert decide(account(warns), RUN, NODES, [("command", "w")]).refusal is Refusal.PARAMETER
+    scope = Scope(nodes=(Selector(patterns(["n2"])),))
+    warns = dataclasses.replace(role("w", *RUN, warn=True, parameters=COMMAND), scope=scope)
+    assert decide(account(warns), RUN, NODES, [("command", "w")]).refusal is not None
+    assert decide(account(warns), RUN, NODES, [("command", "ls")]).warning == "node 'n1': outside of role w"
+
+
 # Where new objects go.
 
 

@@ -24,7 +24,13 @@ DOCS = Path(__file__).parents[3] / "docs"
 VALIDATOR = jsonschema.Draft7Validator(reference.json_schema())
 
 #: What a schema cannot say.
-BEYOND = ("stands twice", "no value of disks.size is at least", "write `version: 1`", "must be `true` or `false`")
+BEYOND = (
+    "stands twice",
+    "no value of disks.size is at least",
+    "write `version: 1`",
+    "must be `true` or `false`",
+    "lacks `parameters: {command",
+)
 
 
 #: What is no text, or another number, for YAML, and what Python's `$` matches before.

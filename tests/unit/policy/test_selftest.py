@@ -119,3 +119,25 @@ def test_all_failures_are_told() -> None:
         "policy.yaml",
     )
     assert [problem.line for problem in failures(policy, lambda user: None)] == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("test", "expect"),
+    [
+        ("user: run, parameters: {command: ls}", "allow"),
+        ("user: run, parameters: {command: [ls, w]}", "allow"),
+        ("user: run, parameters: {command: [ls, reboot]}", "deny"),
+        ("user: ann, parameters: {command: ls}", "deny"),
+        ("user: new, tokens: '@admin', parameters: {command: ls}", "deny"),
+    ],
+)
+def test_commands_are_listed_or_refused(test: str, expect: str) -> None:
+    """Whatever the mode, and whatever else is granted."""
+    text = (
+        "version: 1\nroles:\n  run: {permissions: [nodes.restricted_command], scope: {nodes: {name: n1}},"
+        f" parameters: {{command: [ls, w]}}, mode: warn}}\ntests:\n"
+        f"  - {{{test}, do: nodes.restricted_command, on: n1, expect: {expect}}}\n"
+    )
+    policy = load_policy(text.encode(), "policy.yaml")
+    line = {"run": resolve(["@run"], policy), "ann": plain(["write"])}
+    assert failures(policy, line.get) == []

@@ -30,6 +30,7 @@ from ganeti_ext.rapi.opcodes import (
     rule_of,
     values,
 )
+from ganeti_ext.rapi.resources import R_2_nodes_name_restricted_command
 
 CLASSES: dict[str, Any] = {cls.__name__: cls for cls in ganeti_opcodes.OP_MAPPING.values()}
 
@@ -46,7 +47,6 @@ UNNAMED = {"OpInstanceShutdown", "OpInstanceStartup", "OpInstanceCreate"}
 #: Parameters that are no field of an opcode: what lies inside of one, or what Ganeti knows by two names.
 DERIVED = {
     "export_target",  # an export's target_node that is none
-    "command",  # of the restricted commands, which are no opcode
 }
 
 
@@ -55,6 +55,7 @@ def submitted() -> set[str]:
     named = {
         opcode.__name__ for resource in connector.CONNECTOR.values() for opcode in baserlib.GetResourceOpcodes(resource)
     }
+    named |= {opcode.__name__ for opcode in baserlib.GetResourceOpcodes(R_2_nodes_name_restricted_command)}
     return (named | UNNAMED) - NOT_SUBMITTED
 
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whose connection is served next, so that no caller shuts out another.
+
+Ganeti's server forks for each connection in the order in which they come; with more than
+``max_clients`` children (20) it stands still until one of them has ended, and whatever does not
+speak keeps a child for ten seconds. So a hundred calls at once, or two dozen connections that say
+nothing and need no certificate, take the node daemon from everybody.
+
+Here the parent never stands still. It takes the connections that come and lets them wait in line,
+a line for each address, and the address with the fewest children is served first. The last few
+places are for addresses that have no child at all.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import socket
+from typing import Any
+
+import OpenSSL
+from ganeti import utils
+from ganeti.http import server
+
+#: Children beyond Ganeti's number of them, for addresses that have none.
+RESERVED = 4
+
+#: Connections that wait in the daemon; further ones wait in the kernel, without an order of their own.
+MOST_WAITING = 400
+
+_Waiting = collections.deque[tuple[socket.socket, Any]]
+
+
+class Server(server.HttpServer):  # type: ignore[misc]
+    """Ganeti's server, with a line for each address."""
+
+    socket: Any
+
+    def Start(self) -> None:
+        """Listen, as Ganeti's does."""
+        super().Start()
+        # Of our own, so that what waits is a socket and no TLS connection, which takes memory.
+        self._listener = socket.socket(fileno=os.dup(self.socket.fileno()))
+        self._listener.setblocking(False)
+        self._lines: dict[str, _Waiting] = {}
+        self._served: dict[int, str] = {}  # addresses by child
+
+    def readable(self) -> bool:
+        """Tell whether there is room for connections that wait.
+
+        The main loop asks before it sleeps, also when the end of a child has woken it: that is the
+        moment to serve who waits.
+        """
+        self._CollectChildren(True)
+        while (address := self._next()) is not None:
+            line = self._lines.pop(address)
+            connection, client = line.popleft()
+            if line:
+                self._lines[address] = line  # last among its equals
+            self._serve(connection, client)
+        return sum(map(len, self._lines.values())) < MOST_WAITING
+
+    def _IncomingConnection(self) -> None:
+        try:
+            for _ in range(MOST_WAITING):
+                connection, client = self._listener.accept()
+                self._lines.setdefault(client[0], collections.deque()).append((connection, client))
+        except BlockingIOError:
+            pass
+        except OSError:  # which the main loop would take for a reason to listen no more
+            logging.exception("Failed to accept a connection")
+
+    def _CollectChildren(self, quick: bool) -> None:
+        for child in list(self._served):
+            try:
+                ended, _ = os.waitpid(child, os.WNOHANG)
+            except ChildProcessError:
+                ended = child
+            if ended:
+                del self._served[child]
+
+    def _next(self) -> str | None:
+        """Return the address to be served now, if there is one and a place for it."""
+        children = collections.Counter(self._served.values())
+        address = min(self._lines, key=lambda one: children[one], default=None)
+        if address is None:
+            return None
+        # Ganeti's own server has one more than it is told, too.
+        places = self.max_clients + 1 + (0 if children[address] else RESERVED)
+        return address if len(self._served) < places else None
+
+    def _serve(self, connection: socket.socket, client: Any) -> None:
+        """Fork a child that serves one connection."""
+        try:
+            child = os.fork()
+        except OSError:
+            logging.exception("Failed to fork on request from %s:%s", *client[:2])
+            connection.close()
+            return
+        if child:
+            self._served[child] = client[0]
+            connection.close()
+            return
+        status = 1
+        try:
+            self._execute(connection, client)
+            status = 0
+        except Exception:
+            logging.exception("Error while handling request from %s:%s", *client[:2])
+        finally:
+            os._exit(status)
+
+    def _execute(self, connection: socket.socket, client: Any) -> None:
+        """Serve one connection, in the child; all others are the parent's."""
+        served: Any = connection
+        if self.using_ssl:
+            served = OpenSSL.SSL.Connection(self.socket.get_context(), connection)
+        self.socket.close()
+        self.socket = None
+        self._listener.close()
+        for line in self._lines.values():
+            for waiting, _ in line:
+                waiting.close()
+        utils.ResetTempfileModule()
+        self.request_executor(self, self.handler, served, client)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Tests of whose connection is served next; the server itself is tested on a real node."""
+
+from __future__ import annotations
+
+import collections
+import os
+import socket
+from collections.abc import Iterable
+
+import pytest
+
+from ganeti_ext.noded import fair
+
+
+class Quiet(fair.Server):
+    """Serves nobody, but keeps the order in which it would."""
+
+    def __init__(self, served: Iterable[str] = ()) -> None:
+        self.max_clients = 20
+        self.order: list[str] = []
+        self._lines = {}
+        self._served = dict(enumerate(served))
+
+    def arrive(self, *addresses: str) -> None:
+        for address in addresses:
+            line = self._lines.setdefault(address, collections.deque())
+            line.append((None, (address, 4711)))  # type: ignore[arg-type]
+
+    def _CollectChildren(self, quick: bool) -> None:
+        pass
+
+    def _serve(self, connection: object, client: tuple[str, int]) -> None:
+        self.order.append(client[0])
+        self._served[1000 + len(self.order)] = client[0]
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        return {address: len(line) for address, line in self._lines.items()}
+
+
+def test_in_the_order_in_which_they_come_while_there_is_room() -> None:
+    server = Quiet()
+    server.arrive("a", "b", "c")
+    assert server.readable()
+    assert server.order == ["a", "b", "c"]
+    assert server.waiting == {}
+
+
+def test_who_has_the_fewest_children_is_served_first() -> None:
+    server = Quiet(["a"] * 15)
+    server.arrive(*"aaaaaa", *"bbb", "c")
+    server.readable()
+    assert server.order == [*"bcbb", *"aa"]
+    assert server.waiting == {"a": 4}
+
+
+def test_one_address_alone_gets_what_ganeti_gives() -> None:
+    server = Quiet()
+    server.arrive(*"a" * 100)
+    server.readable()
+    assert len(server.order) == 21
+    assert server.waiting == {"a": 79}
+
+
+def test_the_last_places_are_for_who_has_none() -> None:
+    server = Quiet(["a"] * 21)
+    server.arrive("a", *"bb", "c", "d", "e", "f")
+    server.readable()
+    assert server.order == ["b", "c", "d", "e"]
+    assert server.waiting == {"a": 1, "b": 1, "f": 1}
+    server._served.pop(0)  # one of a's has ended: 24 are left
+    server.readable()
+    assert server.order[4:] == ["f"]
+    for number in range(1, 6):
+        server._served.pop(number)
+    server.readable()
+    assert server.order[5:] == ["b"]
+    assert server.waiting == {"a": 1}
+
+
+def test_no_more_are_taken_than_can_wait() -> None:
+    server = Quiet(["a"] * 21)
+    server.arrive(*"a" * (fair.MOST_WAITING - 1))
+    assert server.readable()
+    server.arrive("a")
+    assert not server.readable()
+
+
+def test_a_fork_that_fails_ends_that_connection_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fork() -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", fork)
+    server = Quiet()
+    mine, other = socket.socketpair()
+    with other:
+        fair.Server._serve(server, mine, ("192.0.2.10", 4711))
+        assert other.recv(1) == b""
+    assert server._served == {}
+    assert "Failed to fork on request from 192.0.2.10:4711" in caplog.text
+
+
+def test_children_that_have_ended_are_forgotten() -> None:
+    server = Quiet()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    server._served = {child: "a", 1: "not a child of ours"}
+    fair.Server._CollectChildren(server, True)
+    assert server._served == {}
