@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.bench import decision, direct, noded, patches, progress, requests, startup, transport
 from tests.bench.large import sharing
 from tests.bench.page import page
-from tests.bench.report import MISSED, Noise, Row, as_plain, table
+from tests.bench.report import MISSED, Noise, Row, as_plain, markdown, table
 
 PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "decision": decision.measure,
@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--tiny", action="store_true", help="only show that it runs: the figures mean nothing")
     parser.add_argument(
-        "--json", type=Path, default=decision.ROOT / "build" / "bench.json", help="where to write; the page lies beside"
+        "--json",
+        type=Path,
+        default=decision.ROOT / "build" / "bench.json",
+        help="where to write; page and Markdown lie beside",
     )
     options = parser.parse_args(argv)
     unknown = set(options.parts) - set(PARTS)
@@ -76,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     options.json.with_suffix(".html").write_text(page(rows, remarks), encoding="utf-8")
+    options.json.with_suffix(".md").write_text(markdown(rows, remarks), encoding="utf-8")
     every = [one for of_part in rows.values() for one in of_part]
     print(table(every))
     print(f"\nPlots: {options.json.with_suffix('.html')}")

@@ -42,11 +42,12 @@ def load(cluster: Cluster, server: Server, path: str, clients: int, seconds: flo
     inside = namespace(cluster.daemon_pid("luxid"))
     begins = time.monotonic() + 0.05 + 0.004 * clients  # until then all are there
     counted = begins + (UNCOUNTED if lingering else 0)
-    pipes = []
+    pipes, children = [], []
     try:
         for _ in range(clients):
             reader, writer = os.pipe()
-            if os.fork() == 0:
+            child = os.fork()
+            if child == 0:
                 try:
                     gc.disable()
                     enter(inside)
@@ -56,6 +57,7 @@ def load(cluster: Cluster, server: Server, path: str, clients: int, seconds: flo
                 except BaseException:
                     traceback.print_exc()
                 os._exit(0)
+            children.append(child)
             os.close(writer)
             pipes.append(os.fdopen(reader, "rb"))
         texts = [pipe.read() for pipe in pipes]
@@ -63,8 +65,8 @@ def load(cluster: Cluster, server: Server, path: str, clients: int, seconds: flo
         os.close(inside)
         for pipe in pipes:
             pipe.close()
-    for _ in pipes:
-        os.wait()
+    for child in children:
+        os.waitpid(child, 0)
     assert all(texts), "a client failed"
     rate, share = map(sum, zip(*map(json.loads, texts)))
     server.wait_for_children()

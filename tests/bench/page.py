@@ -8,10 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tests.bench.report import COLUMNS, MET, MISSED, NO_BAR, UNCLEAR, Row
+from tests.bench.report import COLUMNS, HEADS, MET, MISSED, NO_BAR, UNCLEAR, Row
 
 COLOURS = {MET: "#1a7f37", MISSED: "#b42318", UNCLEAR: "#8a6100", NO_BAR: "#44546a"}
-HEADS = ("what", "ours", "beside it", "result [95 %]", "bar", "verdict", "remark")
 #: Pixels. A letter of the plots' typeface is at most so wide on average.
 LINE, PLOT, GAP, LETTER, HEAD = 26, 320, 16, 7.4, 30
 STYLE = """

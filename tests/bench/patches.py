@@ -43,13 +43,15 @@ def without(here: World) -> Iterator[dict[str, Server]]:
             with open(settings, "w", encoding="ascii") as stream:
                 stream.writelines(f"{name}=no\n" for name in names)
             before = len(here.cluster.rapi_log())
-            running[text] = Server(here.cluster, f"without-{number}", "/usr/sbin/ganeti-rapi", FIRST_PORT + number)
-            running[text].start()
+            server = Server(here.cluster, f"without-{number}", "/usr/sbin/ganeti-rapi", FIRST_PORT + number)
+            server.start()
+            running[text] = server
             log = here.cluster.rapi_log()[before:]
             assert all(f"{name}=no" in log for name in names), "a switch is not heard"
         yield running
     finally:
-        os.unlink(settings)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(settings)
         for server in running.values():
             server.stop()
 

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import random
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class Row:
 
 #: What of a row is for the table.
 COLUMNS = ("what", "ours", "other", "result", "bar", "verdict", "remark")
+HEADS = ("what", "ours", "beside it", "result [95 %]", "bar", "verdict", "remark")
 
 
 def row(
@@ -149,13 +150,22 @@ class Noise:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned columns."""
-    head = Row("what", "ours", "beside it", "result [95 %]", "bar", "verdict", "remark")
-    lines = [tuple(getattr(one, column) for column in COLUMNS) for one in (head, *rows)]
+    lines = [HEADS, *(tuple(getattr(one, column) for column in COLUMNS) for one in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     texts = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[-1]]).rstrip() for line in lines
     ]
     return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
+
+
+def markdown(parts: Mapping[str, Sequence[Row]], remarks: Mapping[str, str]) -> str:
+    """The tables of all parts for `docs/performance.md`."""
+    texts = []
+    for part, rows in parts.items():
+        lines = [HEADS[:-1], ("---",) * 6, *([getattr(one, column) for column in COLUMNS[:-1]] for one in rows)]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        texts.append(f"### {part}\n\n{remarks.get(part, '').capitalize()}.\n\n{table}\n")
+    return "\n".join(texts)
 
 
 def as_plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
