@@ -38,8 +38,9 @@ class Switches:
                 self.problems.append(f"{path} line {number} is not taken: {problem}")
 
     def switched_off(self, name: str) -> bool:
-        """Whether what goes by that name, one of NAMES, is not wanted."""
-        assert name in NAMES, name
+        """Whether what goes by that name is not wanted. Raises ValueError if it is none of NAMES."""
+        if name not in NAMES:
+            raise ValueError(name)
         return name in self._off
 
     def _take(self, line: str) -> str:

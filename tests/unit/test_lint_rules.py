@@ -25,6 +25,8 @@ DANGEROUS = re.compile(
 )
 ALLOWED = {
     "ganeti_ext/noded/run.py": re.compile(r"subprocess\.(Popen|TimeoutExpired)|os\.killpg"),
+    "ganeti_ext/noded/fair.py": re.compile(r"os\.fork"),
+    "ganeti_ext/noded/memory.py": re.compile(r"ctypes\.(CDLL|get_errno)"),
     "ganeti_ext/noded/lock.py": re.compile(r"os\.(mkdir|unlink)"),
     "ganeti_ext/rapi/audit.py": re.compile(r"os\.fchmod"),
     "ganeti_ext/rapi/middleware.py": re.compile(r"compile|exec"),
@@ -35,7 +37,7 @@ ALLOWED = {
 MAY_IMPORT = {
     "policy": ("ganeti_ext.policy", "ganeti_ext.errors"),
     "rapi": ("ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat"),
-    "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat"),
+    "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat", "ganeti_ext.rootfile"),
 }
 
 
