@@ -73,8 +73,11 @@ class Server(server.HttpServer):  # type: ignore[misc]
     def _arrive(self, connection: socket.socket, client: Any) -> None:
         self._lines.setdefault(client[0], collections.deque()).append((connection, client))
         if sum(map(len, self._lines.values())) > MOST_WAITING:
-            dropped, _ = max(self._lines.values(), key=len).pop()
+            longest = max(self._lines, key=lambda address: len(self._lines[address]))
+            dropped, _ = self._lines[longest].pop()
             dropped.close()
+            if not self._lines[longest]:
+                del self._lines[longest]
 
     def _CollectChildren(self, quick: bool) -> None:
         for child in list(self._served):

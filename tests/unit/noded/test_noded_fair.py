@@ -98,6 +98,22 @@ def test_when_too_many_wait_the_newest_of_the_longest_line_is_closed(monkeypatch
             one.close()
 
 
+def test_as_many_addresses_as_can_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then no line is longer than another, and one of them is no more."""
+    monkeypatch.setattr(fair, "MOST_WAITING", 3)
+    server = Quiet([*"pqrstuvwxyz"] * 3)
+    pairs = [socket.socketpair() for _ in range(4)]
+    for (connection, _), address in zip(pairs, "abcd"):
+        server._arrive(connection, (address, 4711))
+    assert sorted(server.waiting.values()) == [1, 1, 1]
+    server._served = {}
+    server.readable()
+    assert len(server.order) == 3 and server.waiting == {}
+    for pair in pairs:
+        for one in pair:
+            one.close()
+
+
 def test_a_fork_that_fails_ends_that_connection_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
