@@ -25,7 +25,8 @@ lint: build/lint/done
 	build/lint/bin/ruff format --check .
 	build/lint/bin/mypy
 
-# PART=decision (or startup, direct, requests, noded) runs one of them.
+# Ten minutes. PART=decision (direct, noded, patches, requests, startup, transport) runs one of them, or several.
+# Table on the terminal; build/bench.json, and plots in build/bench.html.
 bench: install build/bench/done
 	tests/install-deps demo
 	$(PYTHON) -m tests.bench $(PART)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`make bench`: all benchmarks, or those named, with one table at the end and its JSON beside it."""
+"""`make bench`: all benchmarks, or those named: one table at the end, its JSON, and a page of plots."""
 
 from __future__ import annotations
 
@@ -10,49 +10,81 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.bench import decision, direct, noded, requests, startup
-from tests.bench.report import MISSED, Noise, Row, as_plain, table
+from tests.bench import decision, direct, noded, patches, progress, requests, startup, transport
+from tests.bench.large import sharing
+from tests.bench.page import page
+from tests.bench.report import MISSED, Noise, Row, as_plain, markdown, table
 
 PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
     "decision": decision.measure,
     "startup": startup.measure,
     "direct": direct.measure,
+    "transport": transport.measure,
+    "patches": patches.measure,
     "requests": requests.measure,
     "noded": noded.measure,
 }
 
+#: What each takes on a quiet machine, for the estimate.
+SECONDS = {
+    "decision": 30,
+    "startup": 35,
+    "direct": 60,
+    "transport": 130,
+    "patches": 60,
+    "requests": 120,
+    "noded": 120,
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; 1 if a bar is missed."""
+    """Prints the table; 1 if a bar is missed or a part broke off."""
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--tiny", action="store_true", help="only show that it runs: the figures mean nothing")
-    parser.add_argument("--json", type=Path, default=decision.ROOT / "build" / "bench.json", help="where to write")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=decision.ROOT / "build" / "bench.json",
+        help="where to write; page and Markdown lie beside",
+    )
     options = parser.parse_args(argv)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    rows: list[Row] = []
+    parts = options.parts or list(PARTS)
+    noise = Noise()
+    bar = progress.Progress({part: SECONDS.get(part, 60) for part in parts})
+    progress.watch(bar)
+    rows: dict[str, list[Row]] = {}
     found = {}
-    remarks = []
+    remarks = {}
     broken = False
-    for part in options.parts or PARTS:
-        noise = Noise()
-        of_part: list[Row] = []
-        try:
-            of_part.extend(PARTS[part](options.tiny))
-        except Exception:
-            traceback.print_exc()  # what was measured before is still worth a look
-            broken = True
-            remarks.append(f"{part}: BROKE OFF")
-        rows += of_part
-        remarks.append(f"{part}: {noise}")
-        found[part] = {"rows": as_plain(of_part), "noise": round(noise.share, 3)}
+    with sharing():
+        for part in parts:
+            noise.start()
+            bar.begin(part)
+            rows[part] = []
+            try:
+                for one in PARTS[part](options.tiny):
+                    rows[part].append(one)
+                    bar.say(one.what)
+                remarks[part] = str(noise)
+            except Exception:
+                traceback.print_exc()  # what was measured before is still worth a look
+                broken = True
+                remarks[part] = f"BROKE OFF; {noise}"
+            found[part] = {"rows": as_plain(rows[part]), "noise": round(noise.share, 3)}
+    bar.end()
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(table(rows))
-    print("\n" + "\n".join(remarks))
-    missed = any(one.verdict == MISSED for one in rows) and not options.tiny
+    options.json.with_suffix(".html").write_text(page(rows, remarks), encoding="utf-8")
+    options.json.with_suffix(".md").write_text(markdown(rows, remarks), encoding="utf-8")
+    every = [one for of_part in rows.values() for one in of_part]
+    print(table(every))
+    print(f"\nPlots: {options.json.with_suffix('.html')}")
+    print("\n".join(f"{part}: {remark}" for part, remark in remarks.items()))
+    missed = any(one.verdict == MISSED for one in every) and not options.tiny
     return int(broken or missed)
 
 

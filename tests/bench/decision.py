@@ -24,6 +24,7 @@ from ganeti_ext.policy.decision import decide
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy, Target
 from tests.bench.engines import PERMISSIONS, resident
+from tests.bench.progress import say
 from tests.bench.report import Interval, Row, row
 from tests.bench.timing import Timing, timed
 
@@ -167,6 +168,7 @@ def engines(seconds: float, sizes: tuple[int, ...]) -> list[Row]:
     """A row for each engine and size, beside ours in the same run."""
     rows = []
     for count in sizes:
+        say(f"other engines, {count:,} roles and users")
         ours = engine("ours", count, seconds, sys.executable)
         asked = engine("ours_request", count, seconds, sys.executable)
         rows.append(

@@ -1,32 +1,36 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A cluster with as many instances as wanted, and two RAPI daemons on it at once: Ganeti's and ours."""
+"""One cluster for all parts, with as many instances as wanted, and two RAPI daemons at once: Ganeti's and ours."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import copy
-import ctypes
 import http.client
 import json
 import os
 import re
 import shutil
+import signal
+import socket
 import ssl
-import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tests.bench.counter import CpuCounter
 from tests.cluster.vcluster import DAEMON_UTIL, Cluster, ClusterError
 
 TENANT, OTHER = "tenant.example.com", "other.example.com"
 TAG, GROUP = "tenant:one", "tenants"
+#: The nodes of the instances.
+PLACES = {TENANT: "node2", OTHER: "node1"}
 
 #: How each user of the tenant is limited to the same instances. `admin` is not.
 SCOPES = {"named": f'name: "*.{TENANT}"', "tagged": f'tag: "{TAG}"', "grouped": f"group: {GROUP}"}
-USERS = "admin secret write\n" + "".join(f"{user} secret @{user}\n" for user in (*SCOPES, "colleague"))
+USERS = "admin secret write\nreader secret read\n"
+USERS += "".join(f"{user} secret @{user}\n" for user in (*SCOPES, "colleague"))
 POLICY = "version: 1\nroles:\n" + "".join(
     f"""\
   {user}:
@@ -43,39 +47,86 @@ PAUSED = ("OP_INSTANCE_REBOOT", "OP_TAGS_SET")
 RAPI_USER = "gnt-rapi"
 
 
-def add_instances(cluster: Cluster, tenants: int, others: int) -> None:
-    """Makes `vmN.` instances: the tenant's on node2, in a group and with a tag, the others on node1.
+class World:
+    """A cluster of as many instances as wanted, with Ganeti's RAPI daemon and ours on it.
 
-    One of each is made by Ganeti; the rest are written into its configuration, and into the files of its
-    fake hypervisor, while its daemons are stopped: creating a thousand would take half an hour.
+    The tenant's `vmN.` are on node2, in a group and with a tag, the others on node1.
     """
-    cluster.gnt("gnt-group", "add", GROUP)
-    cluster.gnt("gnt-group", "assign-nodes", GROUP, "node2")
-    cluster.add_instance(f"vm1.{TENANT}", "node2", tags=[TAG])
-    cluster.add_instance(f"vm1.{OTHER}", "node1")
-    for daemon in ("luxid", "wconfd"):
-        cluster.run("node1", DAEMON_UTIL, "stop", f"ganeti-{daemon}")
-    for node in cluster.nodes:
-        path = cluster.node_path(node, "var/lib/ganeti/config.data")
-        with open(path, encoding="utf-8") as stream:
-            config = json.load(stream)
-        models = {one["name"]: one for one in config["instances"].values()}
-        for domain, count in ((TENANT, tenants), (OTHER, others)):
-            for number in range(2, count + 1):
-                instance = copy.deepcopy(models[f"vm1.{domain}"])
-                instance["name"] = f"vm{number}.{domain}"
-                instance["uuid"] = str(uuid.uuid5(uuid.NAMESPACE_DNS, instance["name"]))
-                config["instances"][instance["uuid"]] = instance
-        with open(path, "w", encoding="utf-8") as stream:
-            json.dump(config, stream)
-    for node, domain, count in (("node2", TENANT, tenants), ("node1", OTHER, others)):
-        for number in range(2, count + 1):
-            running = cluster.node_path(node, "var/run/ganeti/fake-hypervisor")
-            shutil.copy2(f"{running}/vm1.{domain}", f"{running}/vm{number}.{domain}")
-    for daemon in ("wconfd", "luxid"):
-        cluster.run("node1", DAEMON_UTIL, "start", f"ganeti-{daemon}")
-    _wait_for_luxid(cluster)
-    assert len(cluster.luxi("QueryInstances", [], ["name"], False)) == tenants + others
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        cluster.set_policy(POLICY)
+        cluster.gnt("gnt-group", "add", GROUP)
+        cluster.gnt("gnt-group", "assign-nodes", GROUP, "node2")
+        for (domain, node), tags in zip(PLACES.items(), ([TAG], [])):
+            cluster.add_instance(f"vm1.{domain}", node, tags=tags, nics=[{}])
+        self.servers = servers(cluster)
+
+    def resize(self, tenants: int, others: int) -> str:
+        """Has so many instances from now on; says how many these are.
+
+        One of each kind was made by Ganeti; the rest are written into its configuration, and into the files of its
+        fake hypervisor, while its daemons are stopped: creating a thousand would take half an hour.
+        """
+        counts = dict(zip(PLACES, (tenants, others)))
+        for daemon in ("luxid", "wconfd"):
+            self.cluster.run("node1", DAEMON_UTIL, "stop", f"ganeti-{daemon}")
+        for node in self.cluster.nodes:
+            path = self.cluster.node_path(node, "var/lib/ganeti/config.data")
+            with open(path, encoding="utf-8") as stream:
+                config = json.load(stream)
+            models = {one["name"]: one for one in config["instances"].values() if one["name"].startswith("vm1.")}
+            config["instances"] = {one["uuid"]: one for one in models.values()}
+            for domain, count in counts.items():
+                for number in range(2, count + 1):
+                    instance = copy.deepcopy(models[f"vm1.{domain}"])
+                    instance["name"] = f"vm{number}.{domain}"
+                    own = uuid.uuid5(uuid.NAMESPACE_DNS, instance["name"])
+                    instance["uuid"] = str(own)
+                    (nic,) = instance["nics"]
+                    nic["uuid"], nic["mac"] = str(uuid.uuid5(own, "nic")), "aa:00:00:" + own.bytes[:3].hex(":")
+                    config["instances"][instance["uuid"]] = instance
+            with open(path, "w", encoding="utf-8") as stream:
+                json.dump(config, stream)
+        for domain, node in PLACES.items():
+            running = self.cluster.node_path(node, "var/run/ganeti/fake-hypervisor")
+            for name in os.listdir(running):
+                if name != f"vm1.{domain}":
+                    os.unlink(f"{running}/{name}")
+            for number in range(2, counts[domain] + 1):
+                shutil.copy2(f"{running}/vm1.{domain}", f"{running}/vm{number}.{domain}")
+        for daemon in ("wconfd", "luxid"):
+            self.cluster.run("node1", DAEMON_UTIL, "start", f"ganeti-{daemon}")
+        _wait_for_luxid(self.cluster)
+        assert len(self.cluster.luxi("QueryInstances", [], ["name"], False)) == tenants + others
+        for server in self.servers.values():
+            server.find_luxid()
+        return f"{tenants + others:,} instances"
+
+
+_kept: list[contextlib.ExitStack] = []
+_worlds: list[World] = []
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Inside there is one `world` for all who ask, to the end of the outermost."""
+    if _kept:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.callback(_worlds.clear)
+        stack.callback(_kept.clear)
+        _kept.append(stack)
+        yield
+
+
+def world() -> World:
+    """The one of `sharing`, made for the first who asks. Raises ClusterError."""
+    assert _kept, "only inside of sharing()"
+    if not _worlds:
+        _worlds.append(World(_kept[0].enter_context(Cluster(nodes=2, rapi_users=USERS))))
+    return _worlds[0]
 
 
 def _wait_for_luxid(cluster: Cluster) -> None:
@@ -176,13 +227,12 @@ class Server:
         self._pid = 0
         self._counter: CpuCounter | None = None
         self.find_luxid()
-        self._certificate = cluster.node_path("node1", "var/lib/ganeti/rapi.pem")
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.check_hostname = False
-        self._context.load_verify_locations(self._certificate)
+        certificate = cluster.node_path("node1", "var/lib/ganeti/rapi.pem")
+        self.as_clients_have_it = client_context(certificate)
         # With TLS 1.3 Ganeti's answer waits 40 ms for the client's acknowledgement of the session tickets
-        # (`facts.md`), in which all that is measured here would be lost.
-        self._context.maximum_version = ssl.TLSVersion.TLSv1_2
+        # (`docs/performance.md`), in which what a decision takes would be lost.
+        self.without_tickets = client_context(certificate)
+        self.without_tickets.maximum_version = ssl.TLSVersion.TLSv1_2
 
     def find_luxid(self) -> None:
         """To be called when luxid was started anew."""
@@ -209,6 +259,12 @@ class Server:
             assert time.monotonic() < deadline, f"{self.name} does not answer"
             time.sleep(0.05)
 
+    def stop(self) -> None:
+        """Ends it."""
+        os.kill(self._pid, signal.SIGTERM)
+        while _runs(str(self._pid)):
+            time.sleep(0.01)
+
     def _find(self) -> int:
         with open(self._own, encoding="ascii") as stream:
             inner = stream.read().strip()
@@ -218,10 +274,22 @@ class Server:
                     return pid
         raise LookupError("not there yet")
 
-    def ask(self, user: str, method: str, path: str, body: Any = None) -> Sample:
-        """One request on a connection of its own. Raises OSError, http.client.HTTPException."""
-        token = base64.b64encode(f"{user}:secret".encode()).decode()
-        fields = {"Authorization": f"Basic {token}"}
+    def ask(
+        self,
+        user: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        tickets: bool = False,
+        connect: Callable[[int], socket.socket] | None = None,
+    ) -> Sample:
+        """One request on a connection of its own, by TLS 1.2, or with `tickets` 1.3 as clients have it.
+
+        `connect` makes the connection to a port of the server; else it comes from inside of the cluster.
+        Raises OSError, http.client.HTTPException.
+        """
+        fields = {"Authorization": authorization(user)}
+        context = self.as_clients_have_it if tickets else self.without_tickets
         data = None
         if body is not None:
             data, fields["Content-Type"] = json.dumps(body).encode(), "application/json"
@@ -229,24 +297,37 @@ class Server:
         assert self._counter is not None
         luxid = self._luxid.read()
         before = self._counter.read()
-        with self._cluster.connect(self.port) as plain:
+        with (connect or self._cluster.connect)(self.port) as plain:
             began = time.perf_counter()
-            with self._context.wrap_socket(plain) as secure:
+            with context.wrap_socket(plain) as secure:
                 connection.sock = secure
                 connection.request(method, path, data, fields)
                 response = connection.getresponse()
                 response.read()
                 latency = time.perf_counter() - began
-        self._wait_for_child()
+        self.wait_for_children()
         cpu = self._counter.read() - before
         return Sample(response.status, latency, cpu, cpu + self._luxid.read() - luxid)
 
-    def _wait_for_child(self) -> None:
+    def wait_for_children(self) -> None:
         """Waits until the child that served a request has ended: only then its time is the daemon's."""
         deadline = time.monotonic() + 10
         while any(map(_runs, _children(self._pid))):
             assert time.monotonic() < deadline, f"a child of {self.name} does not end"
             time.sleep(0.0005)
+
+
+def client_context(certificate: str) -> ssl.SSLContext:
+    """As a client of the remote API has it, which knows the cluster's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(certificate)
+    return context
+
+
+def authorization(user: str) -> str:
+    """The value of the header."""
+    return "Basic " + base64.b64encode(f"{user}:secret".encode()).decode()
 
 
 def _children(pid: int) -> list[str]:
@@ -259,35 +340,6 @@ def _runs(pid: str) -> bool:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
         return stream.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     return False
-
-
-class CpuCounter:
-    """CPU time of a process and of all children that it makes from now on, to the nanosecond.
-
-    The kernel's own counters (perf_event_open): what /proc tells of ended children is in steps of 10 ms.
-    """
-
-    #: The number of the call, which the C library has no name for.
-    _CALL = {"x86_64": 298, "aarch64": 241}
-    _SOFTWARE, _TASK_CLOCK, _INHERIT = 1, 1, 1 << 1
-
-    def __init__(self, pid: int) -> None:
-        """Raises OSError."""
-        self._files = [self._open(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
-
-    def _open(self, thread: int) -> int:
-        size = 64
-        attributes = struct.pack("=IIQQQQQ", self._SOFTWARE, size, self._TASK_CLOCK, 0, 0, 0, self._INHERIT)
-        libc = ctypes.CDLL(None, use_errno=True)
-        buffer = ctypes.create_string_buffer(attributes, size)
-        file: int = libc.syscall(self._CALL[os.uname().machine], buffer, thread, -1, -1, 0)
-        if file < 0:
-            raise OSError(ctypes.get_errno(), "perf_event_open: " + os.strerror(ctypes.get_errno()))
-        return file
-
-    def read(self) -> float:
-        """Seconds since it was made."""
-        return sum(struct.unpack("Q", os.read(file, 8))[0] for file in self._files) / 1e9
 
 
 def servers(cluster: Cluster) -> dict[str, Server]:

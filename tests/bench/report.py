@@ -8,16 +8,17 @@ import dataclasses
 import os
 import random
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tests.bench.counter import CpuCounter
 
 #: Of a bar. UNCLEAR is an estimate that chance alone may have put on its side of it.
 MET, MISSED, UNCLEAR, NO_BAR = "met", "MISSED", "unclear", ""
 
-#: Share of the time in which something waited for a processor; above it, one half of what is measured is
-#: the machine's other work.
-NOISY = 0.25
+#: Share of the processors' time that others had, above which figures say more about them than about us.
+NOISY = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: `ours` beside `other`, and what is made of the two."""
+    """One line of the table: `ours` beside `other`, and what is made of the two.
+
+    `found` and `limit` are the numbers behind `result` and `bar`, for the plots.
+    """
 
     what: str
     ours: str
@@ -40,15 +44,35 @@ class Row:
     bar: str = ""
     verdict: str = NO_BAR
     remark: str = ""
+    found: Interval | None = None
+    limit: float | None = None
+    at_least: bool = False
+
+
+#: What of a row is for the table.
+COLUMNS = ("what", "ours", "other", "result", "bar", "verdict", "remark")
+HEADS = ("what", "ours", "beside it", "result [95 %]", "bar", "verdict", "remark")
 
 
 def row(
-    what: str, ours: str, other: str, found: Interval, bar: float, unit: str = "", form: str = ".2f", remark: str = ""
+    what: str,
+    ours: str,
+    other: str,
+    found: Interval,
+    bar: float | None = None,
+    unit: str = "",
+    form: str = ".2f",
+    remark: str = "",
+    at_least: bool = False,
 ) -> Row:
-    """A row whose `found` must be at most `bar`."""
-    verdict = MET if found.high <= bar else MISSED if found.low > bar else UNCLEAR
+    """A row whose `found` must be at most `bar`, or `at_least` that, if there is one."""
     shown = f"{found.value:{form}}{unit} [{found.low:{form}}; {found.high:{form}}]"
-    return Row(what, ours, other, shown, f"≤ {bar:g}{unit}", verdict, remark)
+    if bar is None:
+        return Row(what, ours, other, shown, remark=remark, found=found)
+    met, missed = (found.low >= bar, found.high < bar) if at_least else (found.high <= bar, found.low > bar)
+    verdict = MET if met else MISSED if missed else UNCLEAR
+    text = f"{'≥' if at_least else '≤'} {bar:g}{unit}"
+    return Row(what, ours, other, shown, text, verdict, remark, found, bar, at_least)
 
 
 def median(values: Iterable[float]) -> float:
@@ -87,43 +111,61 @@ def rank_test(ours: Sequence[float], other: Sequence[float]) -> float:
 
 
 class Noise:
-    """How much other work the machine does meanwhile."""
+    """How much else the machine does while it is measured."""
 
     def __init__(self) -> None:
-        self._before = self._waited()
-        self._began = os.times().elapsed
-
-    @staticmethod
-    def _waited() -> float:
-        """Seconds since the start in which some process waited for a processor."""
         try:
-            with open("/proc/pressure/cpu", encoding="ascii") as stream:
-                return int(stream.readline().rsplit("=", 1)[1]) / 1e6
-        except (OSError, ValueError, IndexError):
-            return 0.0
+            # Made before anything is started: all that is started is its child, or a child's child.
+            self._own: CpuCounter | None = CpuCounter(os.getpid())
+        except OSError:
+            self._own = None
+        self.start()
+
+    def start(self) -> None:
+        """Counts from now on."""
+        self._before = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        """Seconds since some moment, and CPU seconds of others since then."""
+        with open("/proc/stat", encoding="ascii") as stream:
+            user, nice, system, _, _, irq, softirq, steal = map(int, stream.readline().split()[1:9])
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return os.times().elapsed, busy - (self._own.read() if self._own else 0.0)
 
     @property
     def share(self) -> float:
-        """The share of the time since it was made in which something waited for a processor."""
-        return (self._waited() - self._before) / max(os.times().elapsed - self._began, 0.001)
+        """Of the processors' time, what others had; 0 if that cannot be told."""
+        if self._own is None:
+            return 0.0
+        (began, before), (now, others) = self._before, self._now()
+        return max(0.0, others - before) / max(now - began, 0.001) / (os.cpu_count() or 1)
 
     def __str__(self) -> str:
-        text = (
-            f"something waited for a processor in {self.share:.0%} of the time,"
-            f" load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
-        )
-        return text + (": too noisy for single milliseconds" if self.share > NOISY else "")
+        if self._own is None:
+            return "what else the machine did cannot be told (perf_event_open)"
+        share = self.share
+        text = f"other work took {share:.0%} of {os.cpu_count()} processors"
+        return text + (": TOO NOISY TO TELL, do not trust a verdict" if share > NOISY else "")
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned columns."""
-    head = Row("what", "ours", "beside it", "result [95 %]", "bar", "verdict", "remark")
-    lines = [dataclasses.astuple(one) for one in (head, *rows)]
+    lines = [HEADS, *(tuple(getattr(one, column) for column in COLUMNS) for one in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     texts = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[-1]]).rstrip() for line in lines
     ]
     return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
+
+
+def markdown(parts: Mapping[str, Sequence[Row]], remarks: Mapping[str, str]) -> str:
+    """The tables of all parts for `docs/performance.md`."""
+    texts = []
+    for part, rows in parts.items():
+        lines = [HEADS[:-1], ("---",) * 6, *([getattr(one, column) for column in COLUMNS[:-1]] for one in rows)]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        texts.append(f"### {part}\n\n{remarks.get(part, '').capitalize()}.\n\n{table}\n")
+    return "\n".join(texts)
 
 
 def as_plain(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -8,26 +8,10 @@ latency is measured and, to the nanosecond, the CPU time of the daemon with its 
 
 from __future__ import annotations
 
-import random
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
-from tests.bench.large import (
-    OTHER,
-    POLICY,
-    SCOPES,
-    TENANT,
-    USERS,
-    Sample,
-    Server,
-    add_instances,
-    add_jobs,
-    clear_jobs,
-    paused,
-    servers,
-)
+from tests.bench.large import OTHER, SCOPES, TENANT, Sample, add_jobs, clear_jobs, paused, world
 from tests.bench.report import (
     MET,
     MISSED,
@@ -35,35 +19,18 @@ from tests.bench.report import (
     Row,
     bootstrap,
     difference,
-    median,
     rank_test,
     ratio,
     row,
 )
-from tests.cluster.vcluster import Cluster
+from tests.bench.sampling import Case, Found, Sampler, all_cpus, cpus, in_ms, latencies, ms
 
 MORE_BAR = 1.5  # ms that the request of a limited user may cost more
 STOCK_BAR, STOCK_CPU_BAR = 0.1, 1.02
 BULK_BAR, BULK_CPU_BAR = 0.5, 0.25
-#: Seconds that one set of requests is sent at most, and how often at least.
-TIME, ENOUGH = 75.0, 15
 #: A difference that is called one although there is none, in so many comparisons.
 SIGNIFICANT = 0.01
 
-
-class Case(NamedTuple):
-    """One request that is sent over and over, and the status that it must have."""
-
-    server: str
-    user: str
-    method: str
-    path: str
-    status: int = 200
-    #: Tells apart what is the same request.
-    mark: str = ""
-
-
-Found = Mapping[Case, Sequence[Sample]]
 
 #: What is asked of one instance.
 ON_INSTANCE = {
@@ -76,52 +43,20 @@ OWN, FOREIGN = f"vm1.{TENANT}", f"vm1.{OTHER}"
 MISSING_INSIDE, MISSING = f"none.{TENANT}", f"none.{OTHER}"
 
 
-class Bench:
-    """Asks two daemons on one cluster."""
-
-    def __init__(self, cluster: Cluster, running: Mapping[str, Server], size: str) -> None:
-        self._cluster = cluster
-        self._running = running
-        self._size = size
-
-    def sample(self, cases: Iterable[Case], rounds: int, submits: bool = False) -> dict[Case, list[Sample]]:
-        """Sends each of some requests so often, and once before that does not count.
-
-        Less often if the machine is so slow that it would take more than TIME. `submits` says that jobs
-        come of it, which are cleared away now and then.
-        """
-        ends = time.monotonic() + TIME
-        chance = random.Random(0)
-        order = list(cases)
-        found: dict[Case, list[Sample]] = {case: [] for case in order}
-        for number in range(rounds + 1):
-            if number % 25 == 0:
-                print(f"\r{self._size}: {len(order)} requests, {number} of {rounds} ", end="", file=sys.stderr)
-                if submits:
-                    clear_jobs(self._cluster)
-            if number > ENOUGH and time.monotonic() > ends:
-                break
-            chance.shuffle(order)
-            for case in order:
-                server, user, method, path, status, _ = case
-                sample = self._running[server].ask(user, method, path)
-                assert sample.status == status, (case, sample)
-                if number:
-                    found[case].append(sample)
-        print(file=sys.stderr)
-        return found
+class Bench(Sampler):
+    """Makes rows of what it asks."""
 
     # -- rows
 
     def _latency_more(self, what: str, found: Found, ours: Case, other: Case, bar: float) -> Row:
-        mine, theirs = _latencies(found[ours]), _latencies(found[other])
-        more = _in_ms(bootstrap(mine, theirs, difference))
+        mine, theirs = latencies(found[ours]), latencies(found[other])
+        more = in_ms(bootstrap(mine, theirs, difference))
         return row(
-            f"{self._size}: {what}", _ms(mine), _ms(theirs), more, bar, " ms", remark=_cpu_remark(found, ours, other)
+            f"{self._size}: {what}", ms(mine), ms(theirs), more, bar, " ms", remark=_cpu_remark(found, ours, other)
         )
 
     def _ratio(self, what: str, mine: Sequence[float], theirs: Sequence[float], bar: float) -> Row:
-        return row(f"{self._size}: {what}", _ms(mine), _ms(theirs), bootstrap(mine, theirs, ratio), bar, form=".3f")
+        return row(f"{self._size}: {what}", ms(mine), ms(theirs), bootstrap(mine, theirs, ratio), bar, form=".3f")
 
     def beside_stock(self, rounds: int) -> list[Row]:
         """A `write` user, for whom nothing of ours is but the look at him."""
@@ -137,7 +72,7 @@ class Bench:
             ours, stock = cases["ours", what], cases["stock", what]
             rows.append(self._latency_more(f"write user, {what} beside stock: latency", found, ours, stock, STOCK_BAR))
             cpu = f"write user, {what} beside stock: CPU"
-            rows.append(self._ratio(cpu, _cpus(found[ours]), _cpus(found[stock]), STOCK_CPU_BAR))
+            rows.append(self._ratio(cpu, cpus(found[ours]), cpus(found[stock]), STOCK_CPU_BAR))
         return rows
 
     def limited(self, rounds: int) -> list[Row]:
@@ -161,10 +96,10 @@ class Bench:
                 ours, other = cases[user, what], cases["admin", what]
                 text = f"{user}, {what}, beside write user"
                 rows.append(self._latency_more(f"{text}: latency", found, ours, other, MORE_BAR))
-                mine, theirs = _all_cpus(found[ours]), _all_cpus(found[other])
-                more = _in_ms(bootstrap(mine, theirs, difference))
+                mine, theirs = all_cpus(found[ours]), all_cpus(found[other])
+                more = in_ms(bootstrap(mine, theirs, difference))
                 what_of = f"{self._size}: {text}: CPU with luxid's"
-                rows.append(row(what_of, _ms(mine), _ms(theirs), more, MORE_BAR, " ms"))
+                rows.append(row(what_of, ms(mine), ms(theirs), more, MORE_BAR, " ms"))
         for (user, name), case in refused.items():
             text = f"{user}, refused reboot of {name.removesuffix('.example.com')} beside allowed: latency"
             rows.append(self._latency_more(text, found, case, cases[user, "reboot"], 0.0))
@@ -179,8 +114,8 @@ class Bench:
         full, rows = found[cases["ours", "admin"]], []
         for user in SCOPES:
             own = found[cases["ours", user]]
-            rows.append(self._ratio(f"bulk list, {user}: latency", _latencies(own), _latencies(full), BULK_BAR))
-            rows.append(self._ratio(f"bulk list, {user}: CPU", _cpus(own), _cpus(full), BULK_CPU_BAR))
+            rows.append(self._ratio(f"bulk list, {user}: latency", latencies(own), latencies(full), BULK_BAR))
+            rows.append(self._ratio(f"bulk list, {user}: CPU", cpus(own), cpus(full), BULK_CPU_BAR))
         stock = found[cases["stock", "admin"]]
         rows.append(
             self._latency_more(
@@ -191,7 +126,7 @@ class Bench:
                 STOCK_BAR,
             )
         )
-        rows.append(self._ratio("bulk list, write user beside stock: CPU", _cpus(full), _cpus(stock), STOCK_CPU_BAR))
+        rows.append(self._ratio("bulk list, write user beside stock: CPU", cpus(full), cpus(stock), STOCK_CPU_BAR))
         return rows
 
     def jobs(self, count: int, rounds: int) -> list[Row]:
@@ -209,13 +144,13 @@ class Bench:
         found = self.sample(cases.values(), rounds)
         for bulk, what in (("", "list"), ("?bulk=1", "bulk list")):
             ours, other = cases["named", bulk], cases["admin", bulk]
-            more = bootstrap(_latencies(found[ours]), _latencies(found[other]), ratio)
+            more = bootstrap(latencies(found[ours]), latencies(found[other]), ratio)
             rows.append(
-                Row(
+                row(
                     f"{count:,} jobs: {what}, named beside write user",
-                    _ms(_latencies(found[ours])),
-                    _ms(_latencies(found[other])),
-                    _shown(more, "times"),
+                    ms(latencies(found[ours])),
+                    ms(latencies(found[other])),
+                    more,
                     remark=_cpu_remark(found, ours, other),
                 )
             )
@@ -233,6 +168,7 @@ class Bench:
             ),
         ]
         rows += self._same(pairs, rounds * 10)
+        clear_jobs(self._cluster)
         return rows
 
     def same_404(self, rounds: int) -> list[Row]:
@@ -262,38 +198,18 @@ class Bench:
         return rows
 
     def _compare(self, what: str, one: Sequence[Sample], two: Sequence[Sample], control: bool = False) -> Row:
-        mine, theirs = _latencies(one), _latencies(two)
+        mine, theirs = latencies(one), latencies(two)
         chance = rank_test(mine, theirs)
         return Row(
             f"{self._size}: {what}",
-            _ms(mine),
-            _ms(theirs),
+            ms(mine),
+            ms(theirs),
             _shown(bootstrap(mine, theirs, difference), "ms", 1000),
             "" if control else f"p ≥ {SIGNIFICANT:g}",
             "" if control else MISSED if chance < SIGNIFICANT else MET,
-            f"p = {chance:.2g}; CPU {_shown(bootstrap(_cpus(one), _cpus(two), difference), 'ms', 1000)},"
-            f" p = {rank_test(_cpus(one), _cpus(two)):.2g}",
+            f"p = {chance:.2g}; CPU {_shown(bootstrap(cpus(one), cpus(two), difference), 'ms', 1000)},"
+            f" p = {rank_test(cpus(one), cpus(two)):.2g}",
         )
-
-
-def _latencies(samples: Sequence[Sample]) -> list[float]:
-    return [sample.latency for sample in samples]
-
-
-def _cpus(samples: Sequence[Sample]) -> list[float]:
-    return [sample.cpu for sample in samples]
-
-
-def _all_cpus(samples: Sequence[Sample]) -> list[float]:
-    return [sample.all_cpu for sample in samples]
-
-
-def _ms(seconds: Sequence[float]) -> str:
-    return f"{median(seconds) * 1000:.2f} ms"
-
-
-def _in_ms(found: Interval) -> Interval:
-    return Interval(*(value * 1000 for value in (found.value, found.low, found.high)))
 
 
 def _shown(found: Interval, unit: str, scale: float = 1.0) -> str:
@@ -301,26 +217,21 @@ def _shown(found: Interval, unit: str, scale: float = 1.0) -> str:
 
 
 def _cpu_remark(found: Found, ours: Case, other: Case) -> str:
-    mine, theirs = _cpus(found[ours]), _cpus(found[other])
-    return f"CPU {_ms(mine)} and {_ms(theirs)}, {len(mine)} times"
+    mine, theirs = cpus(found[ours]), cpus(found[other])
+    return f"CPU {ms(mine)} and {ms(theirs)}, {len(mine)} times"
 
 
 def measure(tiny: bool = False) -> Iterator[Row]:
     """All rows; `tiny` only shows that everything runs."""
-    sizes = ((2, 2),) if tiny else ((2, 2), (50, 950))
-    for tenants, others in sizes:
-        count = tenants + others
-        large = count > 4 or tiny
-        with Cluster(nodes=2, rapi_users=USERS) as cluster:
-            cluster.set_policy(POLICY)
-            add_instances(cluster, tenants, others)
-            bench = Bench(cluster, servers(cluster), f"{count:,} instances")
-            yield from bench.beside_stock(2 if tiny else 300)
-            yield from bench.limited(2 if tiny else 150)
-            if large:
-                yield from bench.bulk(2 if tiny else 30)
-                yield from bench.same_404(2 if tiny else 300)
-                yield from bench.jobs(10 if tiny else 1000, 2 if tiny else 30)
+    here = world()
+    for tenants, others in ((2, 2),) if tiny else ((2, 2), (50, 950)):
+        bench = Bench(here.cluster, here.servers, here.resize(tenants, others))
+        yield from bench.beside_stock(2 if tiny else 300)
+        yield from bench.limited(2 if tiny else 150)
+        if others > 2 or tiny:
+            yield from bench.bulk(2 if tiny else 30)
+            yield from bench.same_404(2 if tiny else 300)
+            yield from bench.jobs(10 if tiny else 1000, 2 if tiny else 30)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ ratio of the medians (bar of the first issue: at most 1.15).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
+from tests.bench.progress import say
 from tests.bench.report import Row, bootstrap, median, ratio, row
 from tests.cluster.vcluster import Cluster
 
@@ -53,7 +53,7 @@ def start(cluster: Cluster, daemon: str, program: str) -> tuple[float, float]:
 
 def measure(tiny: bool = False) -> Iterator[Row]:
     """A row for each daemon."""
-    runs = 1 if tiny else 15
+    runs = 1 if tiny else 10
     with Cluster(nodes=1, rapi_users="admin secret write\n") as cluster:
         for daemon in DAEMONS:
             cluster.run("node1", "/usr/lib/ganeti/daemon-util", "stop", f"ganeti-{daemon}")
@@ -63,8 +63,7 @@ def measure(tiny: bool = False) -> Iterator[Row]:
                     result = start(cluster, daemon, f"/usr/sbin/ganeti-{daemon}{suffix}")
                     if number:  # the first of each only warms the caches
                         results[kind].append(result)
-                print(f"\r{daemon}: {number} of {runs}", end="", file=sys.stderr, flush=True)
-            print(file=sys.stderr)
+                say(f"{daemon}: {number} of {runs}")
             (ours, ours_cpu), (stock, stock_cpu) = (zip(*results[kind]) for kind in ("ours", "stock"))
             yield row(
                 f"ganeti-{daemon} until it listens",
