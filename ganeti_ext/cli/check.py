@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 def check(opts: Any, args: Sequence[str]) -> int:
     """Tells everything; 1 if there is an error."""
-    findings = list(examine(args[0] if args else None, opts.users_file, _objects(opts)))
+    findings = list(examine(args[0] if args else None, opts.users_file, objects_here(opts.offline)))
     for finding in sorted(findings, key=lambda one: (one.source, one.line, one.column)):
         for line in told(finding):
             text.out(line)
@@ -69,9 +69,9 @@ def told(finding: Finding) -> Iterator[str]:
         yield "    " + " " * len(cut + before) + "^"
 
 
-def _objects(opts: Any) -> Mapping[str, Sequence[Target]] | None:
-    """What there is on this cluster; None, with a note, where nobody can be asked."""
-    if opts.offline:
+def objects_here(offline: bool = False) -> Mapping[str, Sequence[Target]] | None:
+    """What there is on this cluster; None, with a note unless it is not wanted, where nobody can be asked."""
+    if offline:
         return None
     try:
         return state.all_objects(state.luxi_client(), KINDS)

@@ -81,7 +81,7 @@ def _edited(live: bytes | None) -> bytes | None:
         data, _ = state.read_draft(DRAFT)
         if data == (_EMPTY if live is None else live):
             return None
-        found = list(check.examine(DRAFT, None, None))
+        found = list(check.examine(DRAFT, None, check.objects_here()))
         for finding in sorted(found, key=lambda one: (one.source, one.line, one.column)):
             for line in check.told(finding):
                 text.err(line)

@@ -44,7 +44,7 @@ def matrix(opts: Any, args: Sequence[str]) -> int:
         return 0
     for part in _parts(rows, opts):
         data = [[name, *(mark(row.rights.get(name)) for row in part)] for name in PERMISSIONS]
-        tables.show(opts, ["permission", *(row.name for row in part)], data)
+        tables.show(opts, ["permission"], data, [row.name for row in part])
     text.err(f"{ALL}: everywhere, {SOME}: within limits (gnt-ext can --list tells which)")
     return 0
 

@@ -28,9 +28,10 @@ def load(opts: Any) -> State:
     return known
 
 
-def show(opts: Any, fields: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Writes a table in the form of Ganeti's other commands."""
-    headers = None if opts.no_headers else {field: field.capitalize() for field in fields}
+def show(opts: Any, fields: Sequence[str], rows: Iterable[Sequence[str]], names: Sequence[str] = ()) -> None:
+    """Writes a table in the form of Ganeti's other commands; `names` are columns that are called as they are."""
+    headers = None if opts.no_headers else {**{one: one.capitalize() for one in fields}, **{one: one for one in names}}
+    fields = [*fields, *names]
     data = [[text.line(cell) or "-" for cell in row] for row in rows]
     for line in cli.GenerateTable(headers, list(fields), opts.separator, data):
         text.out(line)

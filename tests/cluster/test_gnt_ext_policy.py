@@ -163,7 +163,7 @@ def test_matrix_and_replay(fresh: Cluster, tmp_path: Path) -> None:
     fresh.set_rapi_users(USERS)
     for options in ({}, {"env": {"LC_ALL": "C"}}):
         lines = run(fresh, "matrix", **options).stdout.splitlines()
-        assert lines[0].split() == ["Permission", "Admin", "Ann", "Bob", "Joe"]
+        assert lines[0].split() == ["Permission", "admin", "ann", "bob", "joe"]
         (row,) = [line.split() for line in lines if line.startswith("instances.reboot ")]
         assert row[1:] == ["all", "-", "-", "some"]
     # Each cell is what can says.

@@ -106,7 +106,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert lines["jobs.list"] == ["-", "-", "all"]
     assert matrix.matrix(options(roles=True, separator="|"), []) == 0
     header = capsys.readouterr().out.splitlines()[0].split("|")
-    assert header[0] == "Permission" and header[1].lower() == "@admin" and header[-1].lower() == "@tester"
+    assert header[0] == "Permission" and header[1] == "@admin" and header[-1] == "@tester"
     path = tmp_path / "page.html"
     assert matrix.matrix(options(html=str(path)), []) == 0
     assert Page(path.read_text(encoding="utf-8")).open == []

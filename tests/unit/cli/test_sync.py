@@ -118,3 +118,22 @@ def _hash(data: bytes) -> str:
 def test_paths() -> None:
     assert local.PATHS["users"] == pathutils.RAPI_USERS_FILE
     assert set(local.CARRIED) < set(local.PATHS) == set(sync._MENDS)
+
+
+def test_a_node_that_hangs_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them together have the one limit, also those that have to wait for a place."""
+
+    class Hanging:
+        def __init__(self, cluster: str) -> None:
+            pass
+
+        def BuildCmd(self, node: str, *args: Any, **kwargs: Any) -> list[str]:
+            return ["sleep", "600"] if node != "node7" else ["echo", json.dumps(MASTER)]
+
+    monkeypatch.setattr(sync, "SshRunner", Hanging)
+    monkeypatch.setattr("ganeti.ssconf.SimpleStore", lambda: type("Store", (), {"GetClusterName": lambda self: "x"})())
+    asked = [Node(f"node{number}", True, False, None) for number in range(sync._AT_ONCE + 4)]
+    answers = sync.ask(asked, ["state"], limit=2)
+    assert list(answers) == [node.name for node in asked]
+    assert answers.pop("node7").state == MASTER
+    assert {answer.error for answer in answers.values()} == {"no answer in time"}
