@@ -45,6 +45,11 @@ def _is_exact(name: str) -> bool:
     return max(map(len, name.split("."))) <= _MAX_LABEL
 
 
+def escaped(text: str) -> str:
+    """A text as a regular expression, of PCRE and of POSIX: `re.escape` also escapes what POSIX knows not escaped."""
+    return re.sub(r"[][(){}.*+?^$|\\]", r"\\\g<0>", text)
+
+
 class Pattern:
     """A pattern: `*` stands for any characters, dots too, and `?` for one.
 
@@ -100,9 +105,9 @@ class Pattern:
 
     @property
     def regex(self) -> str:
-        """The pattern as a regular expression, to be anchored by whoever uses it."""
+        """The pattern as a regular expression, of PCRE and of POSIX, to be anchored by whoever uses it."""
         wild = {"*": ".*", "?": "."}
-        return "".join(wild.get(char) or re.escape(char) for char in self.text)
+        return "".join(wild.get(char) or escaped(char) for char in self.text)
 
     def bound(self, user: str) -> Pattern:
         """The pattern with the user's name in place of `{user}`."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from ganeti import constants, errors
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.model import Target
 from ganeti_ext.policy.pattern import is_exact_name
+from ganeti_ext.rapi.filters import of_names
 
 #: Kind -> Ganeti's name of the resource.
 RESOURCE = {
@@ -68,12 +68,6 @@ def plain_rows(response: Any) -> list[list[Any]]:
     return [[value if status == constants.RS_NORMAL else None for status, value in row] for row in response.data]
 
 
-def names_filter(names: Iterable[str]) -> list[Any]:
-    """A filter for exactly these names: one expression, since a long OR costs luxid more."""
-    alternatives = "|".join(re.escape(name) for name in names)
-    return ["=~", "name", rf"\A(?:{alternatives})\z"]
-
-
 class Lookup:
     """Asks luxid about objects, each once for a request; `luxi` is Ganeti's client."""
 
@@ -108,7 +102,7 @@ class Lookup:
         wanted = [name for name in dict.fromkeys(names) if (kind, name) not in self._found]
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]
-            response = self._luxi.Query(RESOURCE[kind], list(FIELDS[kind]), names_filter(part))
+            response = self._luxi.Query(RESOURCE[kind], list(FIELDS[kind]), of_names(part))
             for row in plain_rows(response):
                 self._note(kind, row)
         return [self._found[kind, name] for name in names if (kind, name) in self._found]

@@ -12,7 +12,7 @@ from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.model import Role, Selector
 from ganeti_ext.policy.visibility import Visibility, visibility
 from ganeti_ext.rapi import filters
-from ganeti_ext.rapi.lookup import FIELDS, RESOURCE, names_filter, target_of
+from ganeti_ext.rapi.lookup import FIELDS, RESOURCE, target_of
 
 CONSOLE = "instances.query.console"
 
@@ -110,7 +110,7 @@ class Reader:
         if qfilter is not None:
             filters.check(qfilter, lambda field: self._own(kind, field) and (field != "console" or self._console()))
         views = self._views(kind, [*fields, *filters.texts(qfilter)])
-        scope = _combined(kind, views)
+        scope = _combined(kind, views, exact=qfilter is not None)
         needed = FIELDS[kind]
         wanted = [*needed, *(_COUNTS[kind].get(field, field) for field in fields)]
         answers = []
@@ -122,7 +122,7 @@ class Reader:
             names = sorted(self._visible_names(kind, views, scope))
             for start in range(0, len(names), 200):
                 part = names[start : start + 200]
-                answers.append(self._ask(kind, wanted, ["&", names_filter(part), qfilter]))
+                answers.append(self._ask(kind, wanted, ["&", filters.of_names(part), qfilter]))
             if not answers:
                 answers.append(self._ask(kind, wanted, filters.NOTHING))
         rows = []
@@ -226,8 +226,10 @@ class Reader:
         """The names of what the user may see; None is all."""
         if kind not in self._names:
             views = self._views(kind, ())
-            everything = all(view.everything for view in views)
-            self._names[kind] = None if everything else self._visible_names(kind, views, _combined(kind, views))
+            if all(view.everything for view in views):
+                self._names[kind] = None
+            else:
+                self._names[kind] = self._visible_names(kind, views, _combined(kind, views, exact=False))
         return self._names[kind]
 
     def _visible_names(self, kind: str, views: Sequence[Visibility], scope: filters.Filter) -> frozenset[str]:
@@ -250,13 +252,14 @@ class Reader:
         return [status, value]
 
 
-def _combined(kind: str, views: Sequence[Visibility]) -> filters.Filter:
-    """A filter that lets through at least what all of some views show."""
+def _combined(kind: str, views: Sequence[Visibility], exact: bool) -> filters.Filter:
+    """A filter that lets through at least what all of some views show; `exact` if it should be no more than that."""
     parts: list[list[Any]] = []
+    any_name = not exact
     exact = True
     for view in views:
         if not view.unlimited:
-            scope = filters.of_selectors(kind, [one for role in view.roles for one in _selectors(role, kind)])
+            scope = filters.of_selectors(kind, [one for role in view.roles for one in _selectors(role, kind)], any_name)
             exact = exact and scope.exact
             if scope.filter is not None:
                 parts.append(scope.filter)

@@ -19,7 +19,7 @@ from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Deny, Policy, Role, Scope, Selector, Target
 from ganeti_ext.policy.pattern import Pattern, Patterns
 from ganeti_ext.rapi import filters
-from ganeti_ext.rapi.lookup import FIELDS, Lookup, NotThere, names_filter, plain_rows, target_of
+from ganeti_ext.rapi.lookup import FIELDS, Lookup, NotThere, plain_rows, target_of
 from ganeti_ext.rapi.reads import Hidden, Reader
 from tests.cluster.conftest import INSTANCES
 from tests.cluster.vcluster import DAEMON_UTIL, Cluster, ClusterError
@@ -254,7 +254,7 @@ def test_a_name_that_luxid_expands_is_nothing(luxi: Luxi, name: str) -> None:
 def test_the_names_of_all(luxi: Luxi) -> None:
     names = list(rows(luxi, "instance"))
     assert {found.target.name for found in Lookup(luxi).many("instance", [*names, "gone.example.com"])} == set(names)
-    assert set(rows(luxi, "instance", names_filter(names[:7]))) == set(names[:7])
+    assert set(rows(luxi, "instance", filters.of_names(names[:7]))) == set(names[:7])
 
 
 def test_luxids_errors_quote_the_rows(luxi: Luxi) -> None:

@@ -9,7 +9,8 @@ import pytest
 from ganeti import errors, query
 
 from ganeti_ext.policy.model import Target
-from ganeti_ext.rapi.lookup import FIELDS, INSTANCES_ON, RESOURCE, Lookup, NotThere, names_filter
+from ganeti_ext.rapi.filters import of_names
+from ganeti_ext.rapi.lookup import FIELDS, INSTANCES_ON, RESOURCE, Lookup, NotThere
 from tests.unit.rapi import fake
 from tests.unit.rapi.fake import INSTANCE, NODE, Cluster
 
@@ -136,9 +137,9 @@ def test_many_names_are_asked_for_in_parts(cluster: Cluster) -> None:
     lookup = Lookup(cluster.client())
     assert [found.target.name for found in lookup.many("instance", names)] == names[:-1]
     assert [call.arguments[2] for call in cluster.calls] == [
-        names_filter(names[:200]),
-        names_filter(names[200:400]),
-        names_filter(names[400:]),
+        of_names(names[:200]),
+        of_names(names[200:400]),
+        of_names(names[400:]),
     ]
     cluster.calls.clear()
     assert len(lookup.many("instance", names[:-1])) == 449
