@@ -20,8 +20,12 @@ from ganeti_ext.rapi.filters import NOTHING, BadFilter, Filter, check, of_names,
 from ganeti_ext.rapi.lookup import RESOURCE, target_of
 from tests.unit.rapi.fake import Cluster
 
-ONE_LINE = ["!", ["=~", "name", "\n"]]
-EXACT = [ONE_LINE, ["=~", "name", r"^[a-z0-9]+(([_-]+|\.)[a-z0-9]+)*$"], ["!", ["=~", "name", ".{254}|[^.]{64}"]]]
+ONE_LINE: list[Any] = ["!", ["=~", "name", "\n"]]
+EXACT: list[Any] = [
+    ONE_LINE,
+    ["=~", "name", r"^[a-z0-9]+(([_-]+|\.)[a-z0-9]+)*$"],
+    ["!", ["=~", "name", ".{254}|[^.]{64}"]],
+]
 
 
 def named(expression: str, name: str = "name") -> list[Any]:
