@@ -47,7 +47,7 @@ def without(here: World) -> Iterator[dict[str, Server]]:
             server.start()
             running[text] = server
             log = here.cluster.rapi_log()[before:]
-            assert all(f"{name}=no" in log for name in names), "a switch is not heard"
+            assert all(f"{name} is switched off" in log for name in names), "a switch is not heard"
         yield running
     finally:
         with contextlib.suppress(FileNotFoundError):
