@@ -18,16 +18,18 @@ def read(path: str, *, owner: int = 0) -> str:
     Raises FileNotFoundError, another OSError, or UnsafeFile, which says how to mend it.
     """
     # Without O_NONBLOCK a fifo of that name would hold the daemon.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-        found = os.fstat(file.fileno())
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{path} is not a regular file")
         if found.st_uid != owner:
             raise UnsafeFile(f"{path} must belong to root: chown root {path}")
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise UnsafeFile(f"{path} may be written by others: chmod go-w {path}")
-        data = file.read(MAX_SIZE + 1)
+        data = os.read(file, MAX_SIZE + 1)
+    finally:
+        os.close(file)
     if len(data) > MAX_SIZE:
         raise UnsafeFile(f"{path} has more than {MAX_SIZE // 1024} KiB")
     try:

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ganeti import errors, netutils, pathutils, runtime, ssconf, utils
+from ganeti import errors, netutils, pathutils, runtime, ssconf
 
-from ganeti_ext.cli import state, text
+from ganeti_ext.cli import files, state, text
+from ganeti_ext.cli.files import Owner
 from ganeti_ext.cli.state import Line, StateError
 from ganeti_ext.policy.accounts import is_ours, nearest, resolve
 from ganeti_ext.policy.model import Policy
@@ -29,9 +27,6 @@ _LINE = re.compile(r"(\s*\S+\s+)(\S+)(?:(\s+)(\S.*?))?(\s*)", re.DOTALL)
 
 _NAME = re.compile(r"[^\s:#][^\s:]*")
 _TOKEN = re.compile(r"[^\s,#]+")
-
-#: Seconds to wait for somebody else's change.
-_PATIENCE = 10.0
 
 
 def user(opts: Any, args: Sequence[str]) -> int:
@@ -163,22 +158,16 @@ def rewrite(path: str, name: str, change: Callable[[list[str]], list[str]]) -> N
     Owner and mode stay. One change at a time; another program's change in between is noticed. Raises
     StateError or OSError: then the file is as it was.
     """
-    with _locked(os.path.dirname(path)):
+    with files.locked(path, "the users file"):
         before, status = _read(path)
         lines = before.splitlines(keepends=True)
         after = "".join(change(lines))
         others = _others(before, name)
         if _others(after, name) != others:
             raise StateError("other users would be changed, too: nothing is done; look at the file with gnt-ext check")
-
-        def prepare(descriptor: int) -> None:
-            # By the descriptor: the daemon's user may put a link into its directory.
-            os.fchown(descriptor, status[0], status[1])
-            os.fchmod(descriptor, status[2])
-
         if _read(path)[0] != before:
             raise StateError("somebody else has just changed the users file: try again")
-        utils.WriteFile(path, data=after.encode("utf-8", "surrogateescape"), prewrite=prepare)
+        files.replace(path, after.encode("utf-8", "surrogateescape"), status)
 
 
 def _others(content: str, name: str) -> list[Line]:
@@ -186,37 +175,18 @@ def _others(content: str, name: str) -> list[Line]:
     return [line._replace(number=0, text="") for line in lines if line.tokens is not None and line.name != name]
 
 
-def _read(path: str) -> tuple[str, tuple[int, int, int]]:
-    """The content of a users file, and the owner, group and mode that it has or should have."""
+def _read(path: str) -> tuple[str, Owner]:
+    """The content of a users file, and whose it is or should be."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         ents = runtime.GetEnts()
-        return "", (ents.rapi_uid, ents.masterd_gid, 0o640)
+        return "", Owner(ents.rapi_uid, ents.masterd_gid, 0o640)
     with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StateError(f"{path} is not a regular file")
-        return file.read(), (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
-
-
-@contextlib.contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """Keeps other changes by gnt-ext out: a lock on the directory, which leaves nothing behind."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StateError("somebody else is changing the users file: try again") from None
-                time.sleep(0.05)
-        yield
-    finally:
-        os.close(descriptor)
+        return file.read(), Owner(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
 def _tell_of_other_nodes() -> None:

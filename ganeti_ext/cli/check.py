@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ganeti import pathutils, runtime
+from ganeti import pathutils
 
 from ganeti_ext.cli import state, text
 from ganeti_ext.cli.describe import selector_text
@@ -100,7 +99,9 @@ def examine(
     try:
         if os.path.abspath(source) == POLICY_FILE:
             data = read_policy_file(source)
-            yield from _unreadable(source)
+            unreadable = state.unreadable(source)
+            if unreadable:
+                yield Finding(source, 0, 0, ERROR, unreadable)
         else:
             data, complaint = state.read_draft(source)
             if complaint:
@@ -135,13 +136,6 @@ def examine(
     yield from _of_users(lines, users_source, policy)
     for role, message in _of_roles(policy, users.values(), objects):
         yield at(role.line, text_lines[role.line - 1].find(role.name) + 1, WARNING, f"role {role.name}: {message}")
-
-
-def _unreadable(path: str) -> Iterator[Finding]:
-    """The daemon is not root."""
-    status = os.stat(path)
-    if not status.st_mode & stat.S_IROTH and status.st_gid != runtime.GetEnts().rapi_gid:
-        yield Finding(path, 0, 0, ERROR, f"the daemon, which is not root, cannot read it: chmod a+r {path}")
 
 
 # --- the users file ----------------------------------------------------------------------

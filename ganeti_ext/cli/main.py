@@ -7,6 +7,7 @@ module counts.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any
@@ -77,54 +78,21 @@ FOLLOW_OPT = cli.cli_option(
 TOKEN_OPT = cli.cli_option(
     "--token", dest="token", action="store_true", default=False, help="With add: make up a token, for a program"
 )
+ROLES_OPT = cli.cli_option("--roles", dest="roles", action="store_true", default=False, help="Roles in place of users")
+HTML_OPT = cli.cli_option(
+    "--html", dest="html", default=None, metavar="<file>", help="Write a page for a browser to this file"
+)
 _STATE_OPTS = [POLICY_OPT, USERS_OPT]
 _TABLE_OPTS = [cli.NOHDR_OPT, cli.SEP_OPT, *_STATE_OPTS]
 
 
-def _ask(name: str) -> Any:
-    """The function of that name in `ask`."""
+def _call(module: str, name: str) -> Any:
+    """The function of that name in a module of ours."""
 
     def run(opts: Any, args: list[str]) -> int:
-        from ganeti_ext.cli import ask
-
-        return int(getattr(ask, name)(opts, args))
+        return int(getattr(importlib.import_module(f"ganeti_ext.cli.{module}"), name)(opts, args))
 
     return run
-
-
-def _table(name: str) -> Any:
-    """The function of that name in `tables`."""
-
-    def run(opts: Any, args: list[str]) -> int:
-        from ganeti_ext.cli import tables
-
-        return int(getattr(tables, name)(opts, args))
-
-    return run
-
-
-def _explain(opts: Any, args: list[str]) -> int:
-    from ganeti_ext.cli import explain
-
-    return explain.explain(opts, args)
-
-
-def _user(opts: Any, args: list[str]) -> int:
-    from ganeti_ext.cli import accounts
-
-    return accounts.user(opts, args)
-
-
-def _audit(opts: Any, args: list[str]) -> int:
-    from ganeti_ext.cli import trail
-
-    return trail.audit(opts, args)
-
-
-def _check(opts: Any, args: list[str]) -> int:
-    from ganeti_ext.cli import check
-
-    return check.check(opts, args)
 
 
 def _restricted_command(opts: Any, args: list[str]) -> int:
@@ -136,49 +104,84 @@ def _restricted_command(opts: Any, args: list[str]) -> int:
 #: Name -> function, arguments, options, usage, description: `ganeti.cli.GenericMain`.
 COMMANDS: dict[str, Any] = {
     "check": (
-        _check,
+        _call("check", "check"),
         [cli.ArgFile(min=0, max=1)],
         [USERS_OPT, OFFLINE_OPT],
         "[<file>]",
         "Tells what is wrong with a policy and with the users file",
     ),
+    "edit": (
+        _call("edit", "edit"),
+        cli.ARGS_NONE,
+        [],
+        "",
+        "Edits the policy, checks it and tells who gains and loses what",
+    ),
     "can": (
-        _ask("can"),
+        _call("ask", "can"),
         [cli.ArgUnknown(min=1, max=3)],
         [LIST_OPT, OFFLINE_OPT, *_TABLE_OPTS],
         "{--list <user> | <user> <permission> [<object>]}",
         "Tells whether a user may do something",
     ),
     "who-can": (
-        _ask("who_can"),
+        _call("ask", "who_can"),
         [cli.ArgUnknown(min=1, max=2)],
         [OFFLINE_OPT, *_TABLE_OPTS],
         "<permission> [<object>]",
         "Tells who may do something",
     ),
-    "roles": (_table("roles"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the roles"),
-    "permissions": (_table("permissions"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the permissions"),
-    "users": (_table("users"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the users of the remote API"),
+    "roles": (_call("tables", "roles"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the roles"),
+    "permissions": (_call("tables", "permissions"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the permissions"),
+    "users": (_call("tables", "users"), cli.ARGS_NONE, _TABLE_OPTS, "", "Lists the users of the remote API"),
+    "matrix": (
+        _call("matrix", "matrix"),
+        cli.ARGS_NONE,
+        [ROLES_OPT, HTML_OPT, *_TABLE_OPTS],
+        "[--roles] [--html <file>]",
+        "Shows users or roles against permissions",
+    ),
     "explain": (
-        _explain,
+        _call("explain", "explain"),
         [cli.ArgUnknown(min=1, max=4)],
         [OFFLINE_OPT, *_STATE_OPTS],
         "{<user> <method> <path> [<body>] | <audit-record>}",
         "Tells what would become of a request, and why",
     ),
     "user": (
-        _user,
+        _call("accounts", "user"),
         [cli.ArgUnknown(min=2)],
         [TOKEN_OPT, cli.FORCE_OPT],
         "{add | passwd | token | grant | revoke | remove} <user> [<option>...]",
         "Changes a user of the remote API",
     ),
     "audit": (
-        _audit,
+        _call("trail", "audit"),
         cli.ARGS_NONE,
         [USER_OPT, DENIED_OPT, SINCE_OPT, FOLLOW_OPT, OUTPUT_OPT],
         "[--user <user>] [--denied] [--since <time>] [--follow]",
         "Shows the audit trail of this node",
+    ),
+    "replay": (
+        _call("replay", "replay"),
+        [cli.ArgFile(min=0, max=1)],
+        [USER_OPT, SINCE_OPT, USERS_OPT, OFFLINE_OPT, OUTPUT_OPT],
+        "[<file>]",
+        "Tells what a new policy would have decided otherwise",
+    ),
+    "sync": (
+        _call("sync", "sync"),
+        cli.ARGS_NONE,
+        [cli.DRY_RUN_OPT],
+        "[--dry-run]",
+        "Carries the policy to all master candidates",
+    ),
+    "verify": (
+        _call("sync", "verify"),
+        cli.ARGS_NONE,
+        [OUTPUT_OPT],
+        "",
+        "Compares package, policy, users and restricted commands on all nodes",
     ),
     "restricted-command": (
         _restricted_command,
@@ -198,11 +201,23 @@ COMMANDS: dict[str, Any] = {
     ),
 }
 
+#: What programs call, and nobody has to see.
+HIDDEN: dict[str, Any] = {
+    "_node": (
+        _call("local", "node"),
+        [cli.ArgUnknown(min=1)],
+        [],
+        "",
+        "What this node has, for sync and verify on the master",
+    ),
+    "_hook": (_call("sync", "hook"), cli.ARGS_NONE, [], "", "What verify finds, for Ganeti's hooks"),
+}
+
 
 def main() -> int:
     """Runs the sub-command that the command line names; its exit code."""
     try:
-        return int(cli.GenericMain(COMMANDS))
+        return int(cli.GenericMain(HIDDEN if sys.argv[1:2] and sys.argv[1] in HIDDEN else COMMANDS))
     except (ExtError, OSError) as err:
         cli.ToStderr("%s", err)
         return 1

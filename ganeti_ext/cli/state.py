@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -144,6 +145,17 @@ def read_draft(path: str) -> tuple[bytes, str]:
         raise StateError(f"{path} is not a regular file")
     with open(path, "rb") as file:
         return file.read(MAX_SIZE + 1), complaint
+
+
+def unreadable(path: str, private: bool = False) -> str:
+    """Why the daemon, which is not root, cannot read a file, and the mend; "" if it can."""
+    status = os.stat(path)
+    ents = runtime.GetEnts()
+    readable = status.st_mode & stat.S_IROTH or (status.st_mode & stat.S_IRGRP and status.st_gid == ents.rapi_gid)
+    if readable or (status.st_mode & stat.S_IRUSR and status.st_uid == ents.rapi_uid):
+        return ""
+    mend = f"chgrp {constants.RAPI_GROUP} {path} && chmod g+r" if private else "chmod a+r"
+    return f"the daemon, which is not root, cannot read it: {mend} {path}"
 
 
 def luxi_client() -> Any:

@@ -26,7 +26,8 @@ from ganeti.http import server
 #: Children beyond Ganeti's number of them, for addresses that have none.
 RESERVED = 4
 
-#: Connections that wait in the daemon; further ones wait in the kernel, without an order of their own.
+#: Connections that wait. With one more the newest of the longest line is closed: it is no use to anybody to leave it in
+#: the kernel's line, where others would stand behind it.
 MOST_WAITING = 400
 
 _Waiting = collections.deque[tuple[socket.socket, Any]]
@@ -47,10 +48,9 @@ class Server(server.HttpServer):  # type: ignore[misc]
         self._served: dict[int, str] = {}  # addresses by child
 
     def readable(self) -> bool:
-        """Tell whether there is room for connections that wait.
+        """Serve who waits, and tell that connections are taken.
 
-        The main loop asks before it sleeps, also when the end of a child has woken it: that is the
-        moment to serve who waits.
+        The main loop asks before it sleeps, also when the end of a child has woken it.
         """
         self._CollectChildren(True)
         while (address := self._next()) is not None:
@@ -59,17 +59,25 @@ class Server(server.HttpServer):  # type: ignore[misc]
             if line:
                 self._lines[address] = line  # last among its equals
             self._serve(connection, client)
-        return sum(map(len, self._lines.values())) < MOST_WAITING
+        return True
 
     def _IncomingConnection(self) -> None:
         try:
             for _ in range(MOST_WAITING):
-                connection, client = self._listener.accept()
-                self._lines.setdefault(client[0], collections.deque()).append((connection, client))
+                self._arrive(*self._listener.accept())
         except BlockingIOError:
             pass
         except OSError:  # which the main loop would take for a reason to listen no more
             logging.exception("Failed to accept a connection")
+
+    def _arrive(self, connection: socket.socket, client: Any) -> None:
+        self._lines.setdefault(client[0], collections.deque()).append((connection, client))
+        if sum(map(len, self._lines.values())) > MOST_WAITING:
+            longest = max(self._lines, key=lambda address: len(self._lines[address]))
+            dropped, _ = self._lines[longest].pop()
+            dropped.close()
+            if not self._lines[longest]:
+                del self._lines[longest]
 
     def _CollectChildren(self, quick: bool) -> None:
         for child in list(self._served):

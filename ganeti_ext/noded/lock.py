@@ -22,6 +22,8 @@ from ganeti_ext.noded import DEFAULT_LIMITS, ROOT, Limits, Refused, Unchecked, v
 #: The lock of everybody who is no master candidate.
 OTHERS = "lock-other"
 
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 
 # Of fixed width: once written, a file system that is full can't refuse it.
@@ -77,9 +79,12 @@ def opened(path: str, *, owner: tuple[int, int] = ROOT) -> Iterator[int]:
     """
     parent, name = os.path.split(path)
     path = os.path.join(verify.resolve(parent, owner=owner).path, name)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        directory = os.open(path, _OPEN_DIRECTORY)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        directory = os.open(path, _OPEN_DIRECTORY)
     try:
         found = os.fstat(directory)
         if (found.st_uid, found.st_gid) != owner or stat.S_IMODE(found.st_mode) != 0o700:

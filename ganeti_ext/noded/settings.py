@@ -53,6 +53,8 @@ def load(path: str = FILE, *, owner: int = 0, limits: Limits = DEFAULT_LIMITS) -
         pass
     except (OSError, ExtError) as err:
         logging.error("%s; until that is mended the built-in limits hold for every restricted command", err)
+    except Exception:  # nor does a mistake of ours, or of another Python's
+        logging.exception("%s cannot be read; the built-in limits hold for every restricted command", path)
     return Settings(limits)
 
 

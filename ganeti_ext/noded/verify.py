@@ -109,6 +109,18 @@ def resolve(path: str, *, owner: tuple[int, int] = ROOT, max_links: int = MAX_LI
         os.close(here)
 
 
+def verify_directory(directory: str, *, owner: tuple[int, int] = ROOT) -> Resolved:
+    """Return the directory of the commands, if what is in it may be run at all.
+
+    Raises Refused and OSError.
+    """
+    place = resolve(directory, owner=owner, max_links=0)
+    if not stat.S_ISDIR(place.stat.st_mode):
+        raise Refused(f"{place.path!r} is not a directory")
+    _check_last(place, owner)
+    return place
+
+
 def verify(directory: str, name: str, *, owner: tuple[int, int] = ROOT) -> str:
     """Return the path by which the command called name is to be executed.
 
@@ -123,10 +135,7 @@ def verify(directory: str, name: str, *, owner: tuple[int, int] = ROOT) -> str:
 
     Raises Refused and OSError.
     """
-    place = resolve(directory, owner=owner, max_links=0)
-    if not stat.S_ISDIR(place.stat.st_mode):
-        raise Refused(f"{place.path!r} is not a directory")
-    _check_last(place, owner)
+    place = verify_directory(directory, owner=owner)
     command = resolve(f"{place.path}/{name}", owner=owner)
     if not stat.S_ISREG(command.stat.st_mode):
         raise Refused(f"{command.path!r} is not a regular file")

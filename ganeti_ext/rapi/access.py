@@ -217,6 +217,11 @@ class AccessControl:
         account = account_of(user.name, getattr(user, "grants", None), policy)
         return Account(user.name, plain(user.tokens), policy) if account is None and always else account
 
+    def whole_account_of(self, user: Any) -> Account:
+        """All that a user of Ganeti's file has, by Ganeti's own options too."""
+        grants = user.grants if user.grants is not None else plain(user.tokens)
+        return Account(user.name, grants, self._policy or _NO_POLICY)
+
 
 _NO_POLICY = Policy()
 

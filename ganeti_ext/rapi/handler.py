@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ganeti import errors, http
+from ganeti.rapi import connector
 
 from ganeti_ext.policy.accounts import Account, Grants
 from ganeti_ext.policy.model import Policy, Role, Scope, Selector
 from ganeti_ext.policy.parameters import ANY, PRESETS, Parameters
 from ganeti_ext.policy.vocabulary import NEVER_SCOPED, RESTRICTED_COMMAND
+from ganeti_ext.rapi import resources, whoami
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
-from ganeti_ext.rapi.permissions import METHODS, OPEN_RESOURCES, permission_of
+from ganeti_ext.rapi.permissions import METHODS, OPEN_RESOURCES, SIGNED_IN_RESOURCES, permission_of
 from ganeti_ext.rapi.request import Request
 from ganeti_ext.rapi.signin import SignIn
 
@@ -67,6 +69,7 @@ class RemoteApiHandler(SignIn):
             raise http.HttpNotImplemented(
                 message=f"Method {req.request_method.upper()} is unsupported for path {req.request_path}"
             )
+        resources.offer_whoami(connector.CONNECTOR, self.access.active)
         context = super()._GetRequestContext(req)
         context.began = time.monotonic()
         context.narrowed = False  # by us or a middleware; Request.use_client says when
@@ -97,7 +100,9 @@ class RemoteApiHandler(SignIn):
             missing = request.permission or "write"
             raise self._forbidden(request, f"permission {missing} is not granted") from err
         record.rule = ", ".join(sorted(set(user.options).intersection(context.handler_access)))
-        if account is not None and request.resource.__name__ not in OPEN_RESOURCES:
+        if request.resource.__name__ in SIGNED_IN_RESOURCES:
+            context.handler.view = whoami.view(self.access.whole_account_of(user), user.tokens)
+        elif account is not None and request.resource.__name__ not in OPEN_RESOURCES:
             self._enforce(request, account)
         self.authorize(request)
         return True
@@ -130,7 +135,7 @@ class RemoteApiHandler(SignIn):
         As a scope of the policy would: for the user nothing else exists, of jobs only his
         own do, and the opcodes that come of the request are checked and pinned.
         """
-        if request.resource.__name__ in OPEN_RESOURCES:
+        if request.resource.__name__ in OPEN_RESOURCES | SIGNED_IN_RESOURCES:
             return
         if request.permission is None:
             raise self._forbidden(request, "this endpoint cannot be limited")

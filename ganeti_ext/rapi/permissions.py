@@ -11,6 +11,9 @@ from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
 #: The resources that tell nothing about the cluster: open to everybody, as in Ganeti.
 OPEN_RESOURCES = frozenset({"R_root", "R_2", "R_version", "R_2_features"})
 
+#: The resources that need a right password, and no permission.
+SIGNED_IN_RESOURCES = frozenset({"R_2_ext_whoami"})
+
 #: resource class -> method -> permission (`permissions.tsv` of the design). What is not
 #: here, such as a resource of a later Ganeti, needs `write`.
 PERMISSION_OF = {
@@ -97,7 +100,7 @@ def unknown_endpoints(connector: Mapping[Any, type]) -> list[str]:
     return [
         f"{resource.__name__} {method}"
         for resource, method in walk(connector)
-        if resource.__name__ not in OPEN_RESOURCES and permission_of(resource, method) is None
+        if resource.__name__ not in OPEN_RESOURCES | SIGNED_IN_RESOURCES and permission_of(resource, method) is None
     ]
 
 

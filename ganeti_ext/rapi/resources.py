@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The one resource that Ganeti's remote API lacks: restricted commands."""
+"""The resources that Ganeti's remote API lacks: restricted commands, and a user's own view."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ganeti import http, opcodes, rapi
@@ -33,6 +33,32 @@ class R_2_nodes_name_restricted_command(baserlib.OpcodeResource):  # type: ignor
         if not isinstance(body, dict) or list(body) != ["command"] or not isinstance(body["command"], str):
             raise http.HttpBadRequest(message='The body must be {"command": NAME}')
         return body, {"nodes": [self.items[0]]}
+
+
+#: Without arguments.
+_WHOAMI = "/2/ext/whoami"
+
+
+class R_2_ext_whoami(baserlib.ResourceBase):  # type: ignore[misc]
+    """/2/ext/whoami resource."""
+
+    #: Whoever has shown a right password; the handler sees to it that he has.
+    GET_ACCESS: list[str] = []
+
+    #: What he is told; the handler knows him.
+    view: Mapping[str, Any] = {}
+
+    def GET(self) -> Mapping[str, Any]:
+        """The caller's own roles, permissions and scopes."""
+        return self.view
+
+
+def offer_whoami(connections: MutableMapping[Any, type], wanted: bool) -> None:
+    """The same as `offer` for the user's own view."""
+    if wanted:
+        connections[_WHOAMI] = R_2_ext_whoami
+    else:
+        connections.pop(_WHOAMI, None)
 
 
 def offer(connections: MutableMapping[Any, type], wanted: bool) -> None:

@@ -57,7 +57,7 @@ def measure(tiny: bool = False) -> Iterator[Row]:
                 kind: stack.enter_context(NodeDaemon(cluster, program, 1840 + number))
                 for number, (kind, program) in enumerate(PROGRAMS.items())
             }
-            yield from _latencies(cluster, daemons, 3 if tiny else 300)
+            yield from _latencies(cluster, daemons, 3 if tiny else 600)
             yield from _memory(daemons)
             yield from _refusals(cluster, daemons["ours"], 2 if tiny else 30)
             for kind, clients, seconds in (

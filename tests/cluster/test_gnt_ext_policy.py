@@ -155,3 +155,41 @@ def test_user(fresh: Cluster) -> None:
     assert refused.returncode == 1 and "did you mean '@tester'?" in refused.stderr
     log = Path(fresh.node_path("node1", "var/log/ganeti/commands.log")).read_text(encoding="utf-8")
     assert token not in log and "correct horse" not in log
+
+
+def test_matrix_and_replay(fresh: Cluster, tmp_path: Path) -> None:
+    with fresh.rapi_logs("rapi-access.yaml loaded"):
+        fresh.set_policy(POLICY.replace("nowhere", "default"))
+    fresh.set_rapi_users(USERS)
+    for options in ({}, {"env": {"LC_ALL": "C"}}):
+        lines = run(fresh, "matrix", **options).stdout.splitlines()
+        assert lines[0].split() == ["Permission", "Admin", "Ann", "Bob", "Joe"]
+        (row,) = [line.split() for line in lines if line.startswith("instances.reboot ")]
+        assert row[1:] == ["all", "-", "-", "some"]
+    # Each cell is what can says.
+    said = run(fresh, "can", "--list", "--no-headers", "--separator=|", "joe").stdout
+    held = {line.split("|")[0] for line in said.splitlines()}
+    rows = [line.split("|") for line in run(fresh, "matrix", "--no-headers", "--separator=|").stdout.splitlines()]
+    assert {row[0] for row in rows if row[4] != "-"} == held
+    page = tmp_path / "page.html"
+    assert run(fresh, "matrix", "--roles", "--html", str(page)).returncode == 0
+    assert "@tester" in page.read_text(encoding="utf-8")
+    assert run(fresh, "matrix", "--html", str(tmp_path / "no" / "page.html")).returncode == 1
+
+    for name in ("web1.test.example.com", "db1.prod.example.com"):
+        fresh.rapi("PUT", f"/2/instances/{name}/tags?tag=a&dry-run=1", user="joe")
+    fresh.rapi("POST", "/2/instances/web2.test.example.com/reboot?dry-run=1", user="joe")
+    since = ["--since", "60s", "--user", "joe", "--output", "json"]
+    draft = tmp_path / "draft.yaml"
+    draft.write_text(POLICY.replace(", tags.set", "").replace("nowhere", "default"), encoding="ascii")
+    done = run(fresh, "replay", *since, str(draft))
+    changed = {(one["permission"], one["objects"]): one for one in json.loads(done.stdout)}
+    assert done.returncode == 1 and "The trail keeps no bodies" in done.stderr
+    lost = changed.pop(("tags.set", "instance web1.test.example.com"))
+    assert lost["before"] == "yes: role tester" and lost["after"].startswith("no: permission tags.set")
+    assert not changed
+    draft.write_text(POLICY.replace("*.test.", "*.").replace("nowhere", "default"), encoding="ascii")
+    done = run(fresh, "replay", "--since", "60s", "--user", "joe", str(draft))
+    assert "joe: tags.set instance db1.prod.example.com" in done.stdout
+    draft.write_text("version: 2\n", encoding="ascii")
+    assert run(fresh, "replay", str(draft)).returncode == 1

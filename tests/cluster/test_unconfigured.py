@@ -20,6 +20,7 @@ from tests.cluster.vcluster import DAEMON_UTIL, DEFAULT_USERS, Cluster
 
 #: Where there is something once it is configured.
 OUR_OWN = "/2/nodes/node1/restricted-command"
+WHOAMI = "/2/ext/whoami"
 METHODS = ("GET", "PUT", "POST", "DELETE")
 OURS, STOCK = "/usr/sbin/ganeti-rapi", "/usr/sbin/ganeti-rapi.distrib"
 INSTANCE = "web1.test.example.com"
@@ -246,6 +247,8 @@ def test_every_get(twins: Twins) -> None:
             "/3",
             "/2/instances/no-such/tags",
             OUR_OWN,
+            WHOAMI,
+            WHOAMI + "/",
         )  # fmt: skip
     ]
     answers = twins.both(requests)
@@ -295,7 +298,7 @@ BODIES: list[tuple[bytes | None, str]] = [
 def test_bodies_of_every_kind(twins: Twins) -> None:
     """Every endpoint that changes something, with a job queue that takes no jobs."""
     requests = []
-    for method, template in [*endpoints(), ("POST", OUR_OWN), ("PUT", OUR_OWN)]:
+    for method, template in [*endpoints(), ("POST", OUR_OWN), ("PUT", OUR_OWN), ("POST", WHOAMI)]:
         if method == "GET":
             continue
         names = dict(twins.names, filter="no-such-filter")

@@ -87,7 +87,13 @@ def test_contents(deb: Path) -> None:
     # The examples can be read as they are and none of them is active.
     examples = "/usr/share/doc/ganeti-ext/examples/restricted-commands/"
     assert {f"{examples}{name}" for name in ("restart-sshd", "memory-summary", "reboot-now")} <= set(found)
-    assert [name for name in found if name.startswith("/etc/ganeti/")] == [
+    hooks = [name for name in found if name.startswith("/etc/ganeti/hooks/") and not name.endswith("/")]
+    assert [name.split("/")[4] for name in hooks] == [
+        f"{kind}-post.d" for kind in ("cluster-modify", "master-ip-turnup", "node-add", "node-modify")
+    ]
+    # Ganeti passes over a hook whose name has a dot, or that is not executable.
+    assert {(name.split("/")[5], found[name]) for name in hooks} == {("ganeti-ext", "-rwxr-xr-x")}
+    assert [name for name in found if name.startswith("/etc/ganeti/") and "/hooks/" not in name] == [
         "/etc/ganeti/",
         "/etc/ganeti/restricted-commands/",
     ]
@@ -192,6 +198,7 @@ def test_purge_leaves_nothing(chroot: Chroot, deb: Path) -> None:
     for name in (
         "/etc/ganeti/rapi-access.yaml",
         "/etc/ganeti/restricted-commands.conf",
+        "/etc/ganeti/rapi-access.yaml.draft",
         "/var/lib/ganeti/rapi/access.last-good.yaml",
         "/var/lib/ganeti/rapi/restricted-users",
         "/run/ganeti-ext/lock",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from ganeti_ext.cli import check
+from ganeti_ext.cli.main import COMMANDS
 from ganeti_ext.policy.accounts import resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
@@ -171,3 +174,87 @@ def test_the_fields_of_the_audit_trail_are_told() -> None:
     text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
     cells = [cell for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for cell in re.findall("`(.*?)`", row)]
     assert cells == list(Record("GET", "/").as_dict())
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/share/ganeti/default"), reason="needs an installed Ganeti")
+def test_what_gnt_ext_says_is_what_is_shown(tmp_path: Path) -> None:
+    """The calls of the README, with its own policy and a mistake in it."""
+    policy = policies("README.md")[0]
+    (block,) = [block for block in blocks("README.md") if "# gnt-ext can" in block]
+    (tmp_path / "policy.yaml").write_text(policy, encoding="utf-8")
+    (tmp_path / "draft.yaml").write_text(policy.replace("reboot", "rebot"), encoding="utf-8")
+    (tmp_path / "users").write_text("admin x write\ntest1 x @test-operator\n", encoding="utf-8")
+    (tmp_path / "node1/var/log/ganeti").mkdir(parents=True)
+    environment = {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.update(GANETI_ROOTDIR=str(tmp_path / "node1"), GANETI_HOSTNAME="node1")
+    calls = re.findall(r"^# gnt-ext (\S+) (.*)\n((?:(?!#).*\n)+)", block, re.MULTILINE)
+    assert len(calls) == 4
+    for command, arguments, output in calls:
+        options = ["--offline", "--users=users", *(["--policy=policy.yaml"] if command != "check" else [])]
+        done = subprocess.run(
+            ["/usr/bin/python3", ROOT / "sbin/gnt-ext", command, *options, *arguments.split()],
+            cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        # The draft of a test need not be root's.
+        said = "".join(line for line in done.stdout.splitlines(keepends=True) if "must belong to root" not in line)
+        assert said.replace("1 error, 1 warning\n", "1 error, 0 warnings\n") == output, command
+
+
+COOKBOOK = "docs/cookbook.md"
+
+
+def recipes() -> list[tuple[str, str]]:
+    """The policies of the cookbook, each with what was told between the one before it and itself."""
+    text = (ROOT / COOKBOOK).read_text(encoding="utf-8")
+    found = []
+    end = 0
+    for match in re.finditer(r"^( +)version: 1\n(?:\1.*\n)*", text, re.MULTILINE):
+        found.append((text[end : match.start()], textwrap.dedent(match[0])))
+        end = match.end()
+    return found
+
+
+def test_every_recipe_has_a_policy() -> None:
+    text = (ROOT / COOKBOOK).read_text(encoding="utf-8")
+    assert len(recipes()) == len(re.findall("^## ", text, re.MULTILINE)) == text.count("version: 1\n")
+
+
+@pytest.mark.parametrize(("told", "policy"), recipes(), ids=range(len(recipes())))
+def test_a_recipe_does_what_it_says(told: str, policy: str) -> None:
+    known = load_policy(policy.encode(), COOKBOOK)
+    assert known.tests, "a recipe has tests"
+    # Of somebody who is not in the users file: each says whose third column it goes by.
+    assert failures(known, lambda name: None) == []
+    assert {test.expect for test in known.tests} == {True, False}
+    lines = re.findall(r"^ +([\w-]+) +\{(?:SCRYPT|SHA256)\}… +(\S+)$", told, re.MULTILINE)
+    assert lines
+    for name, options in lines:
+        grants = resolve(options.split(","), known)
+        assert grants is not None and grants.problems == (), (name, options)
+        for role in known.roles.values():
+            assert role.bound(name) is not None
+    assert set(known.roles) <= {word[1:] for _, options in lines for word in options.split(",")}
+
+
+@pytest.mark.parametrize(("told", "policy"), recipes(), ids=range(len(recipes())))
+def test_a_recipe_is_nothing_that_check_warns_of(told: str, policy: str, tmp_path: Path) -> None:
+    lines = re.findall(r"^ +([\w-]+) +(?=\{(?:SCRYPT|SHA256)\}…)(\S+ +\S+)$", told, re.MULTILINE)
+    users, draft = tmp_path / "users", tmp_path / "draft.yaml"
+    users.write_text("".join(f"{name} {rest}\n" for name, rest in dict(lines).items()), encoding="utf-8")
+    draft.write_text(policy, encoding="utf-8")
+    draft.chmod(0o644)
+    found = [one.message for one in check.examine(str(draft), str(users), None)]
+    found = [one for one in found if "must belong to root" not in one]
+    if "`gnt-ext check` warns" in told:
+        assert found
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_the_commands_that_are_shown_are_there(page: str) -> None:
+    """Each call of gnt-ext in a page, with its options."""
+    for line in re.findall(r"^ +[#$] (gnt-ext .*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE):
+        _, command, *words = shlex.split(line)
+        known = {word for option in COMMANDS[command][2] for word in option._long_opts}
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line

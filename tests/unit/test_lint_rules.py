@@ -24,11 +24,13 @@ DANGEROUS = re.compile(
     r"|eval|exec|compile|__import__|\w+\.exec_module|yaml\.(load|load_all|unsafe_load|full_load)"
 )
 ALLOWED = {
-    "ganeti_ext/cli/accounts.py": re.compile(r"os\.fch(own|mod)"),
+    "ganeti_ext/cli/files.py": re.compile(r"os\.fch(own|mod)"),
+    "ganeti_ext/cli/edit.py": re.compile(r"subprocess\.run"),
+    "ganeti_ext/cli/sync.py": re.compile(r"subprocess\.run"),
     "ganeti_ext/cli/explain.py": re.compile(r"os\.set(groups|gid|uid)"),
+    "ganeti_ext/noded/run.py": re.compile(r"subprocess\.(Popen|TimeoutExpired)|os\.killpg"),
     "ganeti_ext/noded/fair.py": re.compile(r"os\.fork"),
     "ganeti_ext/noded/memory.py": re.compile(r"ctypes\.(CDLL|get_errno)"),
-    "ganeti_ext/noded/run.py": re.compile(r"subprocess\.(Popen|TimeoutExpired)|os\.killpg"),
     "ganeti_ext/noded/lock.py": re.compile(r"os\.(mkdir|unlink)"),
     "ganeti_ext/rapi/audit.py": re.compile(r"os\.fchmod"),
     "ganeti_ext/rapi/middleware.py": re.compile(r"compile|exec"),
@@ -40,7 +42,9 @@ MAY_IMPORT = {
     "policy": ("ganeti_ext.policy", "ganeti_ext.errors"),
     "rapi": ("ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat"),
     "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat", "ganeti_ext.rootfile"),
-    "cli": ("ganeti_ext.cli", "ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat"),
+    "cli": tuple(
+        f"ganeti_ext.{room}" for room in ("cli", "rapi", "noded", "policy", "errors", "compat", "__version__")
+    ),
 }
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import socket
 from collections.abc import Iterable
@@ -79,12 +80,38 @@ def test_the_last_places_are_for_who_has_none() -> None:
     assert server.waiting == {"a": 1}
 
 
-def test_no_more_are_taken_than_can_wait() -> None:
+def test_when_too_many_wait_the_newest_of_the_longest_line_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair, "MOST_WAITING", 5)
     server = Quiet(["a"] * 21)
-    server.arrive(*"a" * (fair.MOST_WAITING - 1))
-    assert server.readable()
-    server.arrive("a")
-    assert not server.readable()
+    pairs = [socket.socketpair() for _ in range(7)]
+    for (connection, _), address in zip(pairs, "baaaaab"):
+        server._arrive(connection, (address, 4711))
+    assert server.waiting == {"b": 2, "a": 3}
+    closed = []
+    for number, (_, other) in enumerate(pairs):
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            closed.append((number, other.recv(1)))
+    assert closed == [(4, b""), (5, b"")]
+    for pair in pairs:
+        for one in pair:
+            one.close()
+
+
+def test_as_many_addresses_as_can_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then no line is longer than another, and one of them is no more."""
+    monkeypatch.setattr(fair, "MOST_WAITING", 3)
+    server = Quiet([*"pqrstuvwxyz"] * 3)
+    pairs = [socket.socketpair() for _ in range(4)]
+    for (connection, _), address in zip(pairs, "abcd"):
+        server._arrive(connection, (address, 4711))
+    assert sorted(server.waiting.values()) == [1, 1, 1]
+    server._served = {}
+    server.readable()
+    assert len(server.order) == 3 and server.waiting == {}
+    for pair in pairs:
+        for one in pair:
+            one.close()
 
 
 def test_a_fork_that_fails_ends_that_connection_only(
