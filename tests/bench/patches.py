@@ -28,7 +28,7 @@ CLOSING = "RAPI_NO_CLOSE_WAIT"
 LEFT_OUT = {
     **{name: (name,) for name in NAMES},
     f"RAPI_NO_DELAY, {CLOSING}": ("RAPI_NO_DELAY", CLOSING),
-    "all five": NAMES,
+    "all": NAMES,
 }
 FIRST_PORT = 5090
 
