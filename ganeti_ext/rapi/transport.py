@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -100,6 +101,22 @@ def receive(self: Any) -> str:
         self._msgs.extend(messages)
     message: bytes = self._msgs.popleft()
     return message.decode("utf-8")
+
+
+class LineEnds:
+    """In place of the expression by which `serializer.DumpJson` takes the spaces from the ends of lines.
+
+    It looks through all of an answer, which is one line without a space at its end: the encoder makes no others.
+    """
+
+    def __init__(self, stock: re.Pattern[str]) -> None:
+        self._stock = stock
+
+    def sub(self, new: str, text: str) -> str:
+        """What the expression makes of a text."""
+        if "\n" in text or text.endswith((" ", "\t")):
+            return self._stock.sub(new, text)
+        return text
 
 
 def without_unheard_records(execute: Callable[..., Any]) -> Callable[..., Any]:

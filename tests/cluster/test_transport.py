@@ -11,6 +11,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
+from ganeti_ext import switches
 from tests.cluster.vcluster import RAPI_PORT, Cluster
 
 FIELDS = ["name"] * 2500
@@ -111,7 +112,7 @@ def test_clients_that_linger_hold_nobody(fresh: Cluster) -> None:
 def test_each_can_be_switched_off(fresh: Cluster) -> None:
     """And what is wrong in the file is told, and changes nothing."""
     path = fresh.node_path(fresh.master, "etc/default/ganeti-ext")
-    names = ["RAPI_LARGE_READS", "RAPI_NO_CLOSE_WAIT", "RAPI_NO_COLLECTOR", "RAPI_NO_DELAY", "RAPI_QUIET_LOG"]
+    names = [name for name in switches.NAMES if name.startswith("RAPI_")]
     with open(path, "w", encoding="utf-8") as stream:
         stream.writelines(f"{name}=no\n" for name in names)
         stream.write("RAPI_NO_SUCH=no\n")
@@ -121,7 +122,7 @@ def test_each_can_be_switched_off(fresh: Cluster) -> None:
         log = fresh.rapi_log()[before:]
         for name in names:
             assert f"{name} is switched off" in log
-        assert "line 6 is not taken: 'RAPI_NO_SUCH'" in log
+        assert f"line {len(names) + 1} is not taken: 'RAPI_NO_SUCH'" in log
         client = Slow(fresh, LARGE)
         check(client.read())
     finally:

@@ -12,9 +12,11 @@ import threading
 from typing import Any
 
 import pytest
-from ganeti import constants
+from ganeti import constants, serializer
 from ganeti.rpc import errors
 from ganeti.rpc.transport import Transport
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ganeti_ext.rapi import transport
 
@@ -145,3 +147,9 @@ def test_records_that_a_handler_writes_are_made(monkeypatch: pytest.MonkeyPatch)
         root.addHandler(handler)
     run()
     assert root.level == logging.INFO
+
+
+@given(st.text(alphabet="ab \t\n", max_size=12))
+def test_the_ends_of_lines_are_as_ganetis(text: str) -> None:
+    stock = serializer._RE_EOLSP
+    assert transport.LineEnds(stock).sub("", text) == stock.sub("", text)
