@@ -31,8 +31,8 @@ _OPERATORS_LOGIC = ("&", "|")
 _OPERATORS_BINARY = ("=", "==", "!=", "<", ">", "<=", ">=", "=~", "=[]")
 
 
-#: Lets nothing through: an empty expression is in every name.
-NOTHING: list[Any] = ["!", ["=~", "name", ""]]
+#: Lets nothing through: every name has a beginning. (An empty expression is none in 3.1.)
+NOTHING: list[Any] = ["!", ["=~", "name", "^"]]
 
 _ONE_LINE: list[Any] = ["!", ["=~", "name", "\n"]]
 

@@ -56,7 +56,7 @@ root write
 """
 OWN = ["web1.test.example.com", "web2.test.example.com"]
 OTHER = "db1.prod.example.com"
-NOTHING = ["!", ["=~", "name", ""]]
+NOTHING = ["!", ["=~", "name", "^"]]
 
 
 @pytest.fixture
