@@ -17,7 +17,7 @@ POLICY = """\
 version: 1
 roles:
   tester:
-    permissions: ["@operator", instances.create, instances.remove, tags.set]
+    permissions: ["@operator", instances.create, instances.modify, instances.remove, tags.set]
     scope:
       instances: {name: "*.test.example.com"}
       nodes: {group: nowhere}
@@ -73,6 +73,13 @@ def test_can_and_the_tables(fresh: Cluster) -> None:
     new = run(fresh, "can", "joe", "instances.create", "new.test.example.com")
     assert new.stdout == "yes: role tester, in group default\n"
     assert run(fresh, "can", "joe", "instances.rebot").returncode == 1
+    for memory, allowed in ((512, True), (2048, False)):
+        body = json.dumps({"beparams": {"maxmem": memory, "minmem": 64}})
+        done = run(fresh, "can", "--body=-", "joe", "instances.modify", "web1.test.example.com", input=body)
+        assert (done.returncode == 0) == allowed == done.stdout.startswith("yes: role tester"), done
+        assert allowed or "beparams.maxmem may not be set to this" in done.stdout
+    away = run(fresh, "can", "--body=-", "joe", "instances.modify", "web1", node="node2", input="{}")
+    assert away.returncode == 1 and "only the master" in away.stderr
     who = run(fresh, "who-can", "--no-headers", "--separator=:", "instances.remove", "web1.test.example.com")
     assert [line.split(":")[0] for line in who.stdout.splitlines()] == ["admin", "joe"]
     assert "@tester" in run(fresh, "roles").stdout
