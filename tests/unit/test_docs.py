@@ -54,6 +54,13 @@ def test_a_policy_that_is_shown_is_taken(page: str) -> None:
         assert load_policy(policy.encode(), page).roles["test-operator"].permissions
 
 
+def test_the_policy_of_the_man_page_is_taken() -> None:
+    (text,) = policies("docs/rapi-access.yaml.5.rst")
+    policy = load_policy(text.encode(), "rapi-access.yaml(5)")
+    assert list(policy.roles) == ["test-operator"] and policy.denies and policy.tests
+    assert failures(policy, lambda name: resolve(["@test-operator"], policy)) == []
+
+
 def test_the_role_for_restricted_commands_that_is_shown_does_what_it_says() -> None:
     (text,) = policies("docs/restricted-commands.md")
     policy = load_policy(text.encode(), "restricted-commands.md")
