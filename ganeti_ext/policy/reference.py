@@ -85,7 +85,7 @@ FILES
     The policy.
 
 ``/var/lib/ganeti/rapi/access.last-good.yaml``
-    The last one that was taken. To go without a policy, remove both.
+    The last one that was taken. To go without a policy, remove both and restart **ganeti-rapi**.
 
 SEE ALSO
 ========

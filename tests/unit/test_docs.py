@@ -265,3 +265,14 @@ def test_the_commands_that_are_shown_are_there(page: str) -> None:
         _, command, *words = shlex.split(line)
         known = {word for option in COMMANDS[command][2] for word in option._long_opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
+
+
+def test_the_messages_that_troubleshooting_starts_from_are_those_of_the_code() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ganeti_ext").rglob("*.py"))
+    text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall("`(.*?)`", "".join(re.findall("^###.*$", text, re.MULTILINE)))
+    quoted += ["the policy before it stays in force", "Runs without ganeti-ext", "cannot be checked", "allowed is"]
+    assert len(quoted) == 14 and all(message in text for message in quoted)
+    for message in quoted:
+        for part in message.split(" … "):
+            assert part in code, message
