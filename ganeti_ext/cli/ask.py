@@ -24,13 +24,20 @@ def can(opts: Any, args: Sequence[str]) -> int:
     for problem in account.grants.problems:
         text.err(f"Note: user {account.user!r}: {problem}")
     if opts.list:
-        if len(args) > 1:
+        if len(args) > 1 or opts.body is not None:
             raise errors.OpPrereqError("--list tells about all permissions", errors.ECODE_INVAL)
         tables.show(opts, ["permission", "role", "where", "remark"], list_all(account))
         return 0
     if len(args) < 2:
         raise errors.OpPrereqError("Name a permission, or give --list", errors.ECODE_INVAL)
     permission = known_permission(args[1])
+    if opts.body is not None:
+        from ganeti_ext.cli import explain  # which needs this module
+
+        if opts.offline:
+            raise errors.OpPrereqError("A request with a body is decided on the live cluster", errors.ECODE_INVAL)
+        kind, name = named(permission, args[2]) if len(args) > 2 else ("", "")
+        return explain.can_request(known, args[0], explain.request_of(permission, kind, name), opts.body)
     decision = decide(account, (permission,), targets(opts, permission, args[2:]))
     text.out(answer(decision, everywhere=len(args) == 2))
     return 0 if decision.allowed else 1
@@ -91,15 +98,24 @@ def targets(opts: Any, permission: str, objects: Sequence[str]) -> list[Target]:
     return [_target(client, permission, one) for one in objects]
 
 
-def _target(client: Any, permission: str, words: str) -> Target:
+def named(permission: str, words: str) -> tuple[str, str]:
+    """Kind and name of an object, as it is written; the cluster has no name.
+
+    Raises errors.OpPrereqError for a kind that is not known.
+    """
     kind, colon, name = words.partition(":")
     if not colon:
         name, kind = words, permission.partition(".")[0][:-1]
         kind = kind if kind in KINDS else "instance"
-    if kind == "cluster" and not name:
-        return Target(kind, "")
-    if kind not in KINDS:
+    if kind not in KINDS and (kind, name) != ("cluster", ""):
         raise errors.OpPrereqError(f"{kind!r} is none of {', '.join(KINDS)} or cluster", errors.ECODE_INVAL)
+    return kind, name
+
+
+def _target(client: Any, permission: str, words: str) -> Target:
+    kind, name = named(permission, words)
+    if kind == "cluster":
+        return Target(kind, "")
     new = permission in ("instances.create", "instances.multi_alloc", "groups.create", "networks.create")
     if client is not None:
         from ganeti_ext.rapi.lookup import Lookup, NotThere

@@ -12,7 +12,7 @@ from ganeti import pathutils
 
 from ganeti_ext.cli import state, text
 from ganeti_ext.cli.describe import selector_text
-from ganeti_ext.cli.risks import root_reasons, tag_reasons
+from ganeti_ext.cli.risks import held_of, root_reasons, tag_reasons
 from ganeti_ext.cli.state import Line, StateError
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import Account, is_ours, nearest, plain, resolve
@@ -206,7 +206,7 @@ def _of_users(lines: Iterable[Line], source: str, policy: Policy) -> Iterator[Fi
         for role in roles:
             if role.name in policy.roles and role.bound(line.name) is None:
                 yield at(f"@{role.name}", f"his name cannot stand for {{user}} in role {role.name}: it grants nothing")
-            reasons = root_reasons(role) if role.name not in (*policy.roles, "admin") else []
+            reasons = root_reasons(role, held_of(account, role)) if role.name not in policy.roles else []
             if reasons:
                 word = role.name if role.name in tokens else f"@{role.name}"
                 yield at(word, f"as good as root on a node by {role.name}: {'; '.join(reasons)}")

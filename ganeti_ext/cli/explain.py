@@ -20,9 +20,11 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from ganeti import errors, http, luxi, pathutils, runtime
 from ganeti.http import auth, server
+from ganeti.rapi import connector
 
 from ganeti_ext.cli import ask, state, tables, text, trail
 from ganeti_ext.cli.describe import scope_text
@@ -34,6 +36,7 @@ from ganeti_ext.policy.vocabulary import PERMISSIONS
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.audit import AuditLog, Record, masked, parameters_of
 from ganeti_ext.rapi.handler import RemoteApiHandler
+from ganeti_ext.rapi.permissions import PERMISSION_OF
 
 _ID = re.compile("[0-9a-f]{16}")
 
@@ -42,6 +45,7 @@ _MAX_BODY = 16 * 1024 * 1024
 
 #: What is a refusal; anything else is a mistake in the request, or trouble.
 _REFUSALS = (401, 403, 404)
+_REFUSED = "refused"
 
 #: Values of an opcode that are as good as none.
 _NOT_SET: tuple[Any, ...] = (None, False, [], {})
@@ -190,6 +194,55 @@ class Explainer:
         return Outcome(record, status, re.sub(r" \(audit record [0-9a-f]{16}\)", "", told), effects)
 
 
+def request_of(permission: str, kind: str, name: str) -> tuple[str, str]:
+    """Method and path of the request that needs a permission; `name` is of an object of that kind, or empty.
+
+    Of an instance's disks it is the first. Raises errors.OpPrereqError if there is no such request.
+    """
+    paths = connector.GetHandlers(*5 * ["{}"], "0", *2 * ["{}"], translate=_template)
+    found = [
+        (method, path)
+        for path, resource in paths.items()
+        for method, needed in PERMISSION_OF.get(resource.__name__, {}).items()
+        if needed == permission
+    ]
+    for method, path in found:
+        if path.startswith(f"/2/{kind}s/{{}}") if name else "{}" not in path:
+            return method, path.format(quote(name, safe=""))
+    if found and name and all("{}" not in path for _, path in found):
+        why = "its request names no object but in the body: leave it out"
+    elif found and not name:
+        why = "its request is about an object: name it"
+    else:
+        why = "gnt-ext explain decides on such requests, by their path"
+    raise errors.OpPrereqError(f"{permission} with --body: {why}", errors.ECODE_INVAL)
+
+
+def _template(*parts: Any) -> str:
+    """A path of Ganeti's connector, with its patterns as they were given."""
+    return "".join(getattr(part, "content", part) for part in parts)
+
+
+def can_request(known: State, user: str, request: tuple[str, str], file: str) -> int:
+    """Tells whether a user may send a request with the body in a file (`-` is the standard input): 0 for yes."""
+    body = _body(file if file == "-" else f"@{file}")
+    explainer = Explainer(known, user)
+    state.luxi_client().Close()
+    _become_the_daemons_user()
+    outcome, without = explainer.ask(*request, body), explainer.ask(*request, None)
+    if outcome.allowed and _lasting(outcome) == _lasting(without):
+        text.err("Note: the daemon does not look at this body; parameters in the path are for gnt-ext explain")
+    verdict, why = _decision(outcome, explainer.control.account_of(explainer._user) is not None)
+    said = "yes" if outcome.allowed else "no" if verdict == _REFUSED else f"no: {verdict}"
+    text.out(text.line(f"{said}: {why}"))
+    return 0 if outcome.allowed else 1
+
+
+def _lasting(outcome: Outcome) -> tuple[int, list[str]]:
+    """What of an outcome is not about when it was asked for."""
+    return outcome.status, [_opcode(op) for kind, what in outcome.effects if kind == "job" for op in what]
+
+
 def explain(opts: Any, args: Sequence[str]) -> int:
     """Explains a request, or a record of the audit trail; 1 if it would be refused."""
     known = tables.load(opts)
@@ -233,17 +286,21 @@ def _told(
         said = "would allow it" if part.allowed else f"would refuse it: {_why(part)}"
         lines.append((f"role {role.name}", f"({scope_text(bound[role.name])}) {said}"))
     lines += [(deny.name, "is about this permission") for deny in account.denies if permission in deny.permissions]
-    if outcome.allowed:
-        by = record.rule or ("Ganeti's own options" if not ours else "an endpoint that is open to all")
-        warning = f"; mode: warn lets through: {record.reason}" if record.decision == "warn" else ""
-        lines.append(("decision", f"allowed, by {by}" + warning))
-    else:
-        verdict = "refused" if outcome.status in _REFUSALS else "nothing would come of it"
-        lines.append(("decision", f"{verdict}: {_why(outcome)}"))
+    lines.append(("decision", ("{}, by {}" if outcome.allowed else "{}: {}").format(*_decision(outcome, ours))))
+    if not outcome.allowed:
         lines.append(("answer", f"{outcome.status} {outcome.message}"))
     for kind, what in outcome.effects:
         lines += [("job", _opcode(op)) for op in what] if kind == "job" else [("call", f"{kind} {json.dumps(what)}")]
     return lines
+
+
+def _decision(outcome: Outcome, ours: bool) -> tuple[str, str]:
+    """The decision, and by what, or why; `ours` is whether the account is not Ganeti's alone."""
+    record = outcome.record
+    if outcome.allowed:
+        by = record.rule or ("an endpoint that is open to all" if ours else "Ganeti's own options")
+        return "allowed", by + (f"; mode: warn lets through: {record.reason}" if record.decision == "warn" else "")
+    return _REFUSED if outcome.status in _REFUSALS else "nothing would come of it", _why(outcome)
 
 
 def _opcode(op: dict[str, Any]) -> str:

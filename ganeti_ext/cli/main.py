@@ -63,6 +63,13 @@ POLICY_OPT = cli.cli_option(
 LIST_OPT = cli.cli_option(
     "--list", dest="list", action="store_true", default=False, help="Tell all that the user may do"
 )
+BODY_OPT = cli.cli_option(
+    "--body",
+    dest="body",
+    default=None,
+    metavar="<file>",
+    help="Decide on the whole request that has this body, parameters included; - is the standard input",
+)
 USER_OPT = cli.cli_option("--user", dest="user", default=None, metavar="<user>", help="Of this user only")
 DENIED_OPT = cli.cli_option("--denied", dest="denied", action="store_true", default=False, help="Only what was refused")
 SINCE_OPT = cli.cli_option(
@@ -120,8 +127,8 @@ COMMANDS: dict[str, Any] = {
     "can": (
         _call("ask", "can"),
         [cli.ArgUnknown(min=1, max=3)],
-        [LIST_OPT, OFFLINE_OPT, *_TABLE_OPTS],
-        "{--list <user> | <user> <permission> [<object>]}",
+        [LIST_OPT, BODY_OPT, OFFLINE_OPT, *_TABLE_OPTS],
+        "{--list <user> | [--body <file>] <user> <permission> [<object>]}",
         "Tells whether a user may do something",
     ),
     "who-can": (

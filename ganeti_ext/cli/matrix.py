@@ -107,12 +107,15 @@ input { font: inherit; padding: .3em .5em; width: 20em; margin: .8em 0 }
 table { border-collapse: separate; border-spacing: 0 }
 thead th { position: sticky; top: 0; z-index: 1; background: #eee; vertical-align: bottom }
 thead th span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; font-weight: normal }
-tbody th { position: sticky; left: 0; background: #f7f7f7; text-align: left; font-weight: normal; white-space: nowrap }
+thead th:first-child { left: 0; z-index: 2 }
+tbody th { position: sticky; left: 0; background: #f7f7f7; text-align: left; font-weight: normal; white-space: nowrap;
+  max-width: min(24em, 35vw); overflow: hidden; text-overflow: ellipsis }
 th, td { padding: .2em .4em; border-right: 1px solid #ddd; border-bottom: 1px solid #ddd }
-td { text-align: center } td.all { background: #f3c9a9 } td.some { background: #cfe3f6 } td.none { color: #bbb }
+td { text-align: center } td.all { background: #f3c9a9 } td.some { background: #cfe3f6 } td.none { color: #767676 }
 tbody tr:hover td, tbody tr:hover th { box-shadow: inset 0 1px #555, inset 0 -1px #555 }
 section { border-top: 1px solid #ccc; padding: .5em 0 } h3 { font-size: 1em; margin: 0 } dl { margin: .3em 0 0 1.5em }
-dt { font-style: italic } dd { margin: 0 0 .3em 1.5em }
+dt { font-style: italic } dd { margin: 0 0 .3em 1.5em } h3, p, dt, dd { overflow-wrap: anywhere }
+[hidden] { display: none }
 @media print { .wide { max-height: none; overflow: visible; border: 0 } #filter { display: none } }
 """
 
@@ -147,15 +150,17 @@ def page(rows: Sequence[Row], what: str, heading: str) -> Iterator[str]:
     yield f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{_text(title)}</h1>"
     yield "<p>What each may do, by the policy and the users file. “all” is the whole cluster; “some” is told below:"
     yield "where, and what a deny takes out. Limits on parameters, quotas and jobs are those of the roles.</p>"
-    yield '<input id="filter" type="search" placeholder="Filter: names, permissions, places" hidden>'
-    yield '<div class="wide"><table>\n<thead><tr><th></th>'
+    yield '<input id="filter" type="search" aria-label="Filter" '
+    yield 'placeholder="Filter: names, permissions, places" hidden>'
+    yield '<div class="wide" tabindex="0"><table>\n<thead><tr><th></th>'
     yield "".join(
         f'<th scope="col" title="{_text(about)}"><span>{name}</span></th>' for name, about in PERMISSIONS.items()
     )
     yield "</tr></thead>\n<tbody>"
     for row in rows:
         cells = "".join(map(_cell, (row.rights.get(name) for name in PERMISSIONS)))
-        yield f'<tr data-words="{_words(row)}"><th scope="row">{_text(row.name)}</th>{cells}</tr>'
+        name = _text(row.name)
+        yield f'<tr data-words="{_words(row)}"><th scope="row" title="{name}">{name}</th>{cells}</tr>'
     yield f"</tbody>\n</table></div>\n<h2>{_text(what)} one by one</h2>"
     for row in rows:
         yield f'<section data-words="{_words(row)}"><h3>{_text(row.name)}</h3><p>{_text(row.about)}</p><dl>'

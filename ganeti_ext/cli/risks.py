@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from ganeti_ext.policy.accounts import Account
 from ganeti_ext.policy.model import KINDS, Role
@@ -33,23 +34,31 @@ _MODES = {
 }
 
 
-def root_reasons(role: Role) -> list[str]:
+def root_reasons(role: Role, held: AbstractSet[str] | None = None) -> list[str]:
     """Why a role is as good as root on a node, or may be; nothing if it is not.
 
-    `admin` is: nobody has to be told.
+    `held` is what an account has of the role's permissions; None is all of them. `admin` is as good as
+    root: nobody has to be told.
     """
     if role.name == "admin":
         return []
-    found = [f"{name} ({why})" for name, why in _ALONE.items() if name in role.permissions]
+    held = role.permissions if held is None else held
+    found = [f"{name} ({why})" for name, why in _ALONE.items() if name in held]
     for parameter, (permissions, why) in _PARAMETERS.items():
-        by = [name for name in permissions if name in role.permissions]
+        by = [name for name in permissions if name in held]
         if by and _may_set(role, parameter):
             found.append(f"{' and '.join(by)} ({why})")
     for mode, (permissions, why) in _MODES.items():
-        by = [name for name in permissions if name in role.permissions]
+        by = [name for name in permissions if name in held]
         if by and _may_set(role, "mode", mode):
             found.append(f"{' and '.join(by)} ({why})")
     return found
+
+
+def held_of(account: Account, role: Role) -> frozenset[str]:
+    """What an account has of a role's permissions: less what its line, or a deny whatever the object, takes away."""
+    denied = {name for deny in account.denies if not deny.objects for name in deny.permissions}
+    return frozenset(name for name, roles in account.grants.roles.items() if role in roles) - denied
 
 
 def _may_set(role: Role, parameter: str, value: str | None = None) -> bool:

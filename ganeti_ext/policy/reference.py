@@ -3,6 +3,7 @@
 
 python3 -m ganeti_ext.policy.reference page > docs/policy-reference.md
 python3 -m ganeti_ext.policy.reference schema > docs/rapi-access.schema.json
+python3 -m ganeti_ext.policy.reference man > docs/rapi-access.yaml.5.rst
 """
 
 from __future__ import annotations
@@ -16,6 +17,81 @@ from ganeti_ext.policy import parameters, schema
 from ganeti_ext.policy.parameters import COMMAND_NAME, OPEN_ENDED, PARAMETERS, PRESETS
 from ganeti_ext.policy.pattern import MAX_NAME, MAX_TAG
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, NEVER_SCOPED, PERMISSIONS, PLAIN_ROLES
+
+#: What the man page says beside the keys.
+_MAN = """\
+.. SPDX-License-Identifier: BSD-2-Clause
+.. Made by python3 -m ganeti_ext.policy.reference man
+
+================
+rapi-access.yaml
+================
+
+-------------------------------------------
+who may do what through Ganeti's remote API
+-------------------------------------------
+
+:Manual section: 5
+:Manual group: Ganeti
+
+DESCRIPTION
+===========
+
+``/etc/ganeti/rapi-access.yaml`` is the policy of **ganeti-ext**\\(7): the roles that Ganeti's users file
+(``/var/lib/ganeti/rapi/users``) may give to a user of the remote API, with ``@`` before their names in its
+third column, and what is denied whatever grants it. Without the file there are the built-in roles alone.
+
+It belongs to root, is not writable by others and readable for the user ``gnt-rapi``. The daemon takes a new
+one at once. One with a mistake, or with a test that does not hold, is never taken: the one before stays in
+force, and ``rapi-daemon.log`` has the line and the mend. ``gnt-ext edit`` changes it safely, ``gnt-ext
+check`` tells all that is wrong with it, and ``gnt-ext sync`` carries it to the other master candidates.
+
+The file is strict YAML: no keys twice, none that is unknown, no anchors; what YAML takes for something else
+than a text (``on``, ``5``) stands in quotes where a text is meant.
+
+EXAMPLE
+=======
+
+::
+
+    version: 1
+    roles:
+      test-operator:
+        description: Runs the instances below test.example.com
+        permissions: ["@operator", instances.create, instances.remove]
+        scope:
+          instances: {name: "*.test.example.com"}
+          nodes: {group: default}
+        parameters: {os_type: [noop], beparams.maxmem: {max: 8G}}
+        quota: {instances: 10, memory: 64G}
+    deny:
+      - {users: "*", except: [root], permissions: [instances.remove], instances: {tag: keep}}
+    tests:
+      - {user: test1, do: instances.reboot, on: db1.example.com, expect: deny}
+"""
+
+_MAN_END = """\
+PERMISSIONS AND PARAMETERS
+==========================
+
+``gnt-ext permissions`` lists the permissions. They and the parameters are told one by one in
+``/usr/share/doc/ganeti-ext/policy-reference.md``, for editors in ``rapi-access.schema.json`` beside it, and
+what all of it means together in ``policy.md`` and ``cookbook.md``.
+
+FILES
+=====
+
+``/etc/ganeti/rapi-access.yaml``
+    The policy.
+
+``/var/lib/ganeti/rapi/access.last-good.yaml``
+    The last one that was taken. To go without a policy, remove both and restart **ganeti-rapi**.
+
+SEE ALSO
+========
+
+**gnt-ext**\\(8), **ganeti-ext**\\(7), **ganeti-rapi**\\(8)
+"""
 
 _HEAD = """\
 # The policy, word by word
@@ -54,16 +130,18 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 def _keys(keys: Mapping[str, schema.Key]) -> Iterator[str]:
-    def form(key: schema.Key) -> str:
-        if key.choices:
-            return ", ".join(f"`{word}`" for word in key.choices)
-        return schema.FORMS.get(key.form) or f"a mapping: see {_PARTS[key.form][0].lower()}"
-
     rows = (
-        (f"`{word}`", key.about, form(key), key.default or "**required**", f"`{key.example}`")
+        (f"`{word}`", key.about, _form(key), key.default or "**required**", f"`{key.example}`")
         for word, key in keys.items()
     )
     return _table(["key", "what it is", "what is written", "left out", "for example"], rows)
+
+
+def _form(key: schema.Key) -> str:
+    """What is written behind a key, for people."""
+    if key.choices:
+        return ", ".join(f"`{word}`" for word in key.choices)
+    return schema.FORMS.get(key.form) or f"a mapping: see {_PARTS[key.form][0].lower()}"
 
 
 def page() -> str:
@@ -122,6 +200,22 @@ def page() -> str:
         ),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def man() -> str:
+    """The source of rapi-access.yaml(5), in reST."""
+    lines = [_MAN]
+    for name, (heading, about) in _PARTS.items():
+        lines += [heading.upper(), "=" * len(heading), "", _literal(about), ""]
+        for word, key in schema.MAPPINGS[name][1].items():
+            left_out = f"Left out: {key.default}." if key.default else "**It has to be there.**"
+            lines += [f"``{word}``", _literal(f"    {key.about} Written: {_form(key)}. {left_out}"), ""]
+    return "\n".join([*lines, _MAN_END])
+
+
+def _literal(text: str) -> str:
+    """Markdown's way of writing what stands for itself, in reST's."""
+    return text.replace("`", "``")
 
 
 # The JSON Schema. What it cannot say (a range that is empty, a key that stands twice) the
@@ -288,14 +382,16 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+def _json() -> str:
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
-    """Prints one of the two."""
+    """Prints one of them."""
     parser = argparse.ArgumentParser(prog="python3 -m ganeti_ext.policy.reference")
-    parser.add_argument("what", choices=["page", "schema"])
-    if parser.parse_args().what == "page":
-        print(page(), end="")
-    else:
-        print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+    parser.add_argument("what", choices=["page", "schema", "man"])
+    what = parser.parse_args().what
+    print({"page": page, "schema": _json, "man": man}[what](), end="")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import gnt_ext
+from tests.cluster import gnt_ext, nodes
 from tests.cluster.vcluster import POLICY_FILE, Cluster
 
 POLICY = """\
 version: 1
 roles:
   tester:
-    permissions: ["@operator", instances.create, instances.remove, tags.set]
+    permissions: ["@operator", instances.create, instances.modify, instances.remove, tags.set]
     scope:
       instances: {name: "*.test.example.com"}
       nodes: {group: nowhere}
@@ -73,6 +75,13 @@ def test_can_and_the_tables(fresh: Cluster) -> None:
     new = run(fresh, "can", "joe", "instances.create", "new.test.example.com")
     assert new.stdout == "yes: role tester, in group default\n"
     assert run(fresh, "can", "joe", "instances.rebot").returncode == 1
+    for memory, allowed in ((512, True), (2048, False)):
+        body = json.dumps({"beparams": {"maxmem": memory, "minmem": 64}})
+        done = run(fresh, "can", "--body=-", "joe", "instances.modify", "web1.test.example.com", input=body)
+        assert (done.returncode == 0) == allowed == done.stdout.startswith("yes: role tester"), done
+        assert allowed or "beparams.maxmem may not be set to this" in done.stdout
+    away = run(fresh, "can", "--body=-", "joe", "instances.modify", "web1", node="node2", input="{}")
+    assert away.returncode == 1 and "only the master" in away.stderr
     who = run(fresh, "who-can", "--no-headers", "--separator=:", "instances.remove", "web1.test.example.com")
     assert [line.split(":")[0] for line in who.stdout.splitlines()] == ["admin", "joe"]
     assert "@tester" in run(fresh, "roles").stdout
@@ -193,3 +202,40 @@ def test_matrix_and_replay(fresh: Cluster, tmp_path: Path) -> None:
     assert "joe: tags.set instance db1.prod.example.com" in done.stdout
     draft.write_text("version: 2\n", encoding="ascii")
     assert run(fresh, "replay", str(draft)).returncode == 1
+
+
+def test_every_command_of_the_troubleshooting_page(fresh: Cluster, tmp_path: Path) -> None:
+    """Each is run as it is shown, on a cluster where something is wrong."""
+    page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    calls = [shlex.split(line) for line in re.findall(r"^    # gnt-ext (.*)$", page, re.MULTILINE)]
+    with fresh.rapi_logs("rapi-access.yaml loaded"):
+        fresh.set_policy(POLICY.replace("nowhere", "default"))
+    fresh.set_rapi_users(USERS.replace("joe", "test1"))
+    fresh.rapi("DELETE", "/2/instances/db1.prod.example.com", user="test1")
+    record = json.loads(run(fresh, "audit", "--denied", "--output=json").stdout.splitlines()[-1])
+    body = tmp_path / "creation.json"
+    creation = {"__version__": 1, "mode": "create", "name": "new.test.example.com", "os_type": "other"}
+    body.write_text(json.dumps({**creation, "disk_template": "diskless", "disks": [], "nics": []}), encoding="utf-8")
+    tmp_path.chmod(0o755)
+    nodes.add_command(fresh, "node2", "last-kernel-messages", "echo a message")
+    stand_ins = {
+        "5f0c1d6a9b3e4872": record["id"],
+        "--body=creation.json": f"--body={body}",
+        "@creation.json": f"@{body}",
+        "/etc/ganeti/rapi-access.yaml": fresh.node_path("node1", POLICY_FILE),
+    }
+    said = {}
+    for call in calls:
+        done = run(fresh, *(stand_ins.get(word, word) for word in call), input="a new password\n")
+        assert "Usage:" not in done.stderr and done.returncode in (0, 1), (call, done)
+        said[" ".join(call)] = done.stdout + done.stderr
+    assert "permission" in said["explain 5f0c1d6a9b3e4872"] and "today" in said["explain 5f0c1d6a9b3e4872"]
+    for words in ("can --body=creation.json test1 instances.create", "explain test1 POST /2/instances @creation.json"):
+        assert "os_type may not be set to this" in said[words], said[words]
+    assert "yes: role tester" in said["can test1 instances.reboot web1.test.example.com"]
+    assert "yes: role tester" in said["can --offline test1 instances.reboot web1.test.example.com"]
+    assert "allowed, by role tester" in said["explain test1 POST /2/instances/web1.test.example.com/reboot"]
+    assert "a message" in said["restricted-command --direct node2 last-kernel-messages"]
+    assert "db1.prod" in said["audit --denied --since=1h"]
+    assert len(said) == len({" ".join(call) for call in calls}) > 15
+    nodes.remove_commands(fresh, "node2")

@@ -17,10 +17,11 @@ import pytest
 
 from ganeti_ext.cli import check
 from ganeti_ext.cli.main import COMMANDS
-from ganeti_ext.policy.accounts import resolve
+from ganeti_ext.policy.accounts import plain, resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
 from ganeti_ext.policy.selftest import failures
+from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PERMISSIONS
 from ganeti_ext.rapi import quota
 from ganeti_ext.rapi.audit import Record
 from ganeti_ext.rapi.handler import RemoteApiHandler
@@ -52,6 +53,13 @@ def test_a_policy_that_is_shown_is_taken(page: str) -> None:
     assert shown
     for policy in shown:
         assert load_policy(policy.encode(), page).roles["test-operator"].permissions
+
+
+def test_the_policy_of_the_man_page_is_taken() -> None:
+    (text,) = policies("docs/rapi-access.yaml.5.rst")
+    policy = load_policy(text.encode(), "rapi-access.yaml(5)")
+    assert list(policy.roles) == ["test-operator"] and policy.denies and policy.tests
+    assert failures(policy, lambda name: resolve(["@test-operator"], policy)) == []
 
 
 def test_the_role_for_restricted_commands_that_is_shown_does_what_it_says() -> None:
@@ -258,3 +266,51 @@ def test_the_commands_that_are_shown_are_there(page: str) -> None:
         _, command, *words = shlex.split(line)
         known = {word for option in COMMANDS[command][2] for word in option._long_opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
+
+
+def test_the_messages_that_troubleshooting_starts_from_are_those_of_the_code() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ganeti_ext").rglob("*.py"))
+    text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall("`(.*?)`", "".join(re.findall("^###.*$", text, re.MULTILINE)))
+    quoted += ["the policy before it stays in force", "Runs without ganeti-ext", "cannot be checked", "allowed is"]
+    assert len(quoted) == 14 and all(message in text for message in quoted)
+    for message in quoted:
+        for part in message.split(" … "):
+            assert part in code, message
+
+
+RBAC = (ROOT / "docs/ganeti-rbac.md").read_text(encoding="utf-8")
+#: What its roles hold, as far as it matters to what the page says.
+THEIRS = {"admin": set(PERMISSIONS), "readonly": BUILTIN_ROLES["readonly"] - {"jobs.wait", "nodes.storage.query"}}
+
+
+def granted_there(options: str) -> set[str]:
+    """What Ganeti's own access control, as it was proposed, grants for a third column."""
+    held: set[str] = set()
+    for word in options.split(","):
+        if word.startswith("-"):
+            held.discard(word[1:])
+        else:
+            held |= THEIRS.get(word[1:], set()) if word.startswith("@") else {word.lstrip("+")} & set(PERMISSIONS)
+    return held
+
+
+def granted_here(options: str) -> set[str]:
+    """The same by us, with the policy of the other pages, where it has to be on the whole cluster."""
+    tokens = options.split(",")
+    grants = resolve(tokens, load_policy(policies("docs/policy.md")[0].encode(), "x")) or plain(tokens)
+    return {name for name, roles in grants.roles.items() if any(role.scope is None for role in roles)}
+
+
+def test_what_is_told_of_ganetis_own_access_control() -> None:
+    assert f"has {len(PERMISSIONS) - 1} permissions" in RBAC
+    fewer = BUILTIN_ROLES["readonly"] - THEIRS["readonly"]
+    same = re.findall(r"^    \w+ +\{HA1\}… +(\S+)$", RBAC, re.MULTILINE)
+    other = re.findall(r"^\| (`.*?`|nothing at all)(?:, .*?)? \|", RBAC, re.MULTILINE)
+    assert (len(same), len(other)) == (4, 7)
+    for options in same:
+        assert granted_here(options) ^ granted_there(options) <= fewer, options
+    for options in (cell.strip("`").replace("nothing at all", "") for cell in other):
+        assert (granted_here(options) ^ granted_there(options)) - fewer, options
+    assert granted_there("@test-operator,jobs.cancel") == {"jobs.cancel"}
+    assert "jobs.cancel" not in granted_here("@test-operator,jobs.cancel")

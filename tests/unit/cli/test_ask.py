@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 from ganeti import errors
 
-from ganeti_ext.cli import ask, state, tables
+from ganeti_ext.cli import ask, explain, state, tables
 from ganeti_ext.cli.state import StateError
+from ganeti_ext.policy.loader import load_policy
+from ganeti_ext.rapi.permissions import PERMISSION_OF
 from tests.unit.rapi import fake
 from tests.unit.rapi.fake import Server
 
@@ -83,6 +86,7 @@ def _opts(tmp_path: Path) -> SimpleNamespace:
         users_file=str(tmp_path / "users"),
         offline=False,
         list=False,
+        body=None,
         no_headers=True,
         separator="|",
     )
@@ -193,3 +197,134 @@ def test_the_last_good_copy_is_what_is_in_force(
         state.load(None, opts.users_file)
     (tmp_path / "live").write_text(POLICY.replace("suffix", "other"), encoding="utf-8")
     assert "other" in state.load(None, opts.users_file).policy.roles
+
+
+LIMITS = """\
+version: 1
+roles:
+  maker:
+    permissions: [instances.create, instances.modify, instances.query, nodes.evacuate]
+    scope: {instances: {name: "*.test.example.com"}}
+    parameters: {os_type: [noop], disk_template: [diskless], beparams.maxmem: {max: 1G}}
+  trying:
+    permissions: [instances.modify]
+    scope: {instances: {name: "db1.*"}}
+    parameters: {beparams.vcpus: {max: 2}}
+    mode: warn
+"""
+MAKERS = {"admin": "write", "watch": "read", "joe": "@maker", "ann": "@trying", "noc": "@operator"}
+
+
+@pytest.fixture(name="asking")
+def _asking(opts: Any, monkeypatch: pytest.MonkeyPatch) -> fake.Cluster:
+    """A cluster that `can --body` asks; the test stays root, if it is."""
+    there = cluster()
+    loaded = state.State(
+        load_policy(LIMITS.encode(), "x"),
+        state.by_name(state.parsed(f"{name} x {tokens}" for name, tokens in MAKERS.items())),
+    )
+    monkeypatch.setattr(state, "load", lambda *_: loaded)
+    monkeypatch.setattr(state, "luxi_client", lambda: SimpleNamespace(Close=lambda: None))
+    monkeypatch.setattr(explain, "luxi", SimpleNamespace(Client=lambda address: there.client()))
+    monkeypatch.setattr(explain, "_become_the_daemons_user", lambda: None)
+    return there
+
+
+def test_can_with_a_body_and_the_daemon_agree(
+    opts: Any, asking: fake.Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server("".join(f"{name} {tokens}\n" for name, tokens in MAKERS.items()), LIMITS, cluster(), reqauth=True)
+    opts.body = str(tmp_path / "body")
+    chance = random.Random(2)
+    said = {True: 0, False: 0}
+    for _ in range(1000):
+        user, name = chance.choice(list(MAKERS)), chance.choice([*INSTANCES, "new.test.example.com"])
+        beparams = {"maxmem": chance.choice([512, 2048, "1G", "x"]), "vcpus": chance.choice([1, 3])}
+        body: dict[str, Any] = {"beparams": {key: beparams[key] for key in chance.sample(list(beparams), 1)}}
+        if chance.random() < 0.5:
+            args, method, path = [user, "instances.modify", name], "PUT", f"/2/instances/{name}/modify"
+            body.update(chance.choice([{}, {"hvparams": {"kernel_path": "/x"}}, {"os_name": "noop"}]))
+        else:
+            args, method, path = [user, "instances.create"], "POST", "/2/instances"
+            body.update({**fake.CREATION, "name": name, "os": chance.choice(["noop", "other"])})
+        (tmp_path / "body").write_text(json.dumps(body), encoding="utf-8")
+        allowed = ask.can(opts, args) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("yes: " if allowed else "no: ")
+        status = server.ask(method, path, user, body).status
+        assert (status < 400) == allowed, (args, body, out, status)
+        said[allowed] += 1
+    assert min(said.values()) > 100
+    assert {name for name in asking.names_of_calls() if not name.startswith("Query")} == set()
+
+
+@pytest.mark.parametrize(
+    ("args", "body", "told"),
+    [
+        (["joe", "instances.modify", "web1.test.example.com"], {"beparams": {"maxmem": 512}}, "yes: role maker\n"),
+        (
+            ["joe", "instances.modify", "web1.test.example.com"],
+            {"beparams": {"maxmem": 2048}},
+            "no: parameter beparams.maxmem may not be set to this: allowed is at most 1024, by role maker\n",
+        ),
+        (["joe", "instances.modify", "db1.prod.example.com"], {}, "no: instance 'db1.prod.example.com': outside of"),
+        (["ann", "instances.modify", "db1.prod.example.com"], {"beparams": {"vcpus": 9}}, "yes: role trying; mode: "),
+        (["admin", "instances.modify", "web1.test.example.com"], [], "no: nothing would come of it: "),
+        (["noc", "instances.create"], fake.CREATION, "no: permission instances.create is not granted\n"),
+    ],
+)  # fmt: skip
+def test_can_with_a_body(
+    opts: Any, asking: fake.Cluster, args: list[str], body: Any, told: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    opts.body = str(tmp_path / "body")
+    (tmp_path / "body").write_text(json.dumps(body), encoding="utf-8")
+    assert ask.can(opts, args) == (0 if told.startswith("yes") else 1)
+    out, err = capsys.readouterr()
+    assert out.startswith(told) and out.count("\n") == 1 and err == ""
+
+
+def test_a_body_that_the_daemon_does_not_look_at_is_told(
+    opts: Any, asking: fake.Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opts.body = str(tmp_path / "body")
+    (tmp_path / "body").write_text('{"startup_paused": true}', encoding="utf-8")
+    assert ask.can(opts, ["noc", "instances.startup", "web1.test.example.com"]) == 0
+    assert "does not look at this body" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (["joe", "instances.create", "new"], "leave it out"),
+        (["joe", "instances.modify"], "name it"),
+        (["joe", "instances.modify", "node:x"], "gnt-ext explain"),
+        (["joe", "filter.modify", "x"], "gnt-ext explain"),
+    ],
+)
+def test_a_body_of_no_request(opts: Any, asking: fake.Cluster, args: list[str], why: str, tmp_path: Path) -> None:
+    opts.body = str(tmp_path / "body")
+    (tmp_path / "body").write_text("{}", encoding="utf-8")
+    with pytest.raises(errors.OpPrereqError, match=why):
+        ask.can(opts, args)
+    opts.body = str(tmp_path / "none")
+    with pytest.raises(FileNotFoundError):
+        ask.can(opts, ["joe", "instances.modify", "x"])
+    opts.offline = True
+    with pytest.raises(errors.OpPrereqError, match="live cluster"):
+        ask.can(opts, ["joe", "instances.modify", "x"])
+
+
+def test_the_request_of_a_permission_is_the_one_of_its_endpoint() -> None:
+    """As Ganeti's own connector leads to it."""
+    names = {"instance": fake.INSTANCE, "node": fake.NODE, "group": "group1", "network": "network1"}
+    found = 0
+    for resource, method in fake.PAIRS:
+        permission, path = PERMISSION_OF.get(resource.__name__, {}).get(method), fake.PATH_OF[resource]
+        parts = path.split("/")
+        kind = parts[2][:-1] if len(parts) > 3 else ""
+        if permission is None or (kind and kind not in names):
+            continue
+        assert explain.request_of(permission, kind, names.get(kind, "")) == (method, path)
+        found += 1
+    assert found > 50

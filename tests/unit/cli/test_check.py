@@ -120,6 +120,22 @@ def test_a_grant_that_amounts_to_more_than_it_says(checked: Checker, role: str, 
     assert {one.severity for one in found} == {WARNING}
 
 
+def test_what_a_line_takes_away_is_nothing_to_warn_of(checked: Checker) -> None:
+    """It is looked at the account: a role grants less to him whose line, or a deny, takes some of it away."""
+
+    def warned(tokens: str, deny: str = "") -> str:
+        policy = ROLE + (f"deny:\n  - {{users: ann, permissions: [instances.export.create]{deny}}}\n" if deny else "")
+        return " ".join(one.message for one in checked(policy, f"joe x @ours\nann x {tokens}\n"))
+
+    assert "instances.export.create" in warned("@operator")
+    assert warned("@operator,-instances.export.create") == ""
+    assert warned("@operator,-instances.reboot") == warned("@operator")
+    assert warned("@operator", " ") == ""
+    assert "instances.export.create" in warned("@operator", ", instances: {name: x}")
+    told = warned("instance_write,-instances.create")
+    assert "instances.modify (hvparams" in told and "instances.create" not in told
+
+
 @pytest.mark.parametrize(
     "role",
     [

@@ -37,3 +37,4 @@ def test_completion() -> None:
     options = complete("restricted-command", "--")
     assert {"--direct", "--timeout", "--output", "--node-group", "--help"} <= set(options)
     assert complete("restricted-command", "--dir") == ["--direct"]
+    assert complete("can", "--bo") == ["--body"]

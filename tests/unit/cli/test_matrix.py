@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,3 +128,56 @@ def test_a_terminal_gets_as_much_as_it_is_wide(monkeypatch: pytest.MonkeyPatch) 
     assert list(matrix._parts(rows, options(separator=":"))) == [rows]
     monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: False))
     assert list(matrix._parts(rows, options())) == [rows]
+
+
+#: What a reader does: scrolls, then filters. What he sees afterwards becomes the title.
+READER = """
+<script>
+const wide = document.querySelector(".wide"), corner = document.querySelector("thead th");
+wide.scrollTo(600, 50);
+const gap = (one, other) => Math.abs(one.getBoundingClientRect()[other] - wide.getBoundingClientRect()[other]);
+const seen = {
+  scrolled: [wide.scrollLeft > 0, wide.scrollTop > 0],
+  corner: [gap(corner, "left"), gap(corner, "top")],
+  name: gap(document.querySelector("tbody th"), "left"),
+  fits: document.documentElement.scrollWidth <= document.documentElement.clientWidth,
+};
+const field = document.getElementById("filter");
+const shown = words => {
+  field.value = words;
+  field.dispatchEvent(new Event("input"));
+  return ["tbody tr", "section"].map(what => [...document.querySelectorAll(what)]
+    .filter(one => one.getClientRects().length).map(one => one.querySelector("th, h3").textContent));
+};
+seen.field = field.getClientRects().length;
+seen.found = ["USER1 instances.Reboot", "no such thing", ""].map(shown);
+document.title = JSON.stringify(seen);
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize("width", [1280, 700])
+def test_a_browser_shows_the_page(width: int, tmp_path: Path) -> None:
+    """The headers stay in sight, nothing is wider than the window, and the filter does what it says."""
+    lines = ["root x write", f"{'long' * 20} x @readonly", *(f"user{number} x @tester" for number in range(40))]
+    state = State(load_policy(POLICY, "x"), by_name(parsed(lines)))
+    (tmp_path / "page.html").write_text("\n".join(matrix.page(matrix._users(state), "Users", "x")) + READER, "utf-8")
+    done = subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900", "--dump-dom",
+            f"file://{tmp_path}/page.html",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", timeout=120, check=True,
+    )  # fmt: skip
+    title = re.search("<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    seen = json.loads(html.unescape(title[1]))
+    assert seen["scrolled"] == [True, True] and seen["fits"] and seen["field"] == 1
+    assert max(*seen["corner"], seen["name"]) <= 1  # the border
+    names = sorted(state.users)
+    mine = [name for name in names if name.startswith("user1")]
+    assert len(mine) == 11
+    assert seen["found"] == [[mine, mine], [[], []], [names, names]]

@@ -46,7 +46,7 @@ def test_who_creates_may_take_an_os() -> None:
 
 
 def test_the_names_of_the_reference_are_links_that_lead_somewhere() -> None:
-    for page in ("policy.md", "policy-reference.md"):
+    for page in ("policy.md", "policy-reference.md", "troubleshooting.md", "ganeti-rbac.md"):
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert (ROOT / "docs" / link).exists(), link

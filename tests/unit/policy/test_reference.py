@@ -50,7 +50,10 @@ def values_of(text: str) -> Any:
     return value(yaml.compose(text))
 
 
-@pytest.mark.parametrize(("what", "name"), [("page", "policy-reference.md"), ("schema", "rapi-access.schema.json")])
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("page", "policy-reference.md"), ("schema", "rapi-access.schema.json"), ("man", "rapi-access.yaml.5.rst")],
+)
 def test_what_is_committed_is_what_is_made(what: str, name: str) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "ganeti_ext.policy.reference", what],
@@ -70,6 +73,22 @@ def test_the_page_names_everything() -> None:
         assert re.search(rf"^\| `{re.escape(name)}`( \*)? \| {re.escape(about)} \|", page, re.MULTILINE)
     for role in BUILTIN_ROLES:
         assert f"`@{role}`" in page or f"| `{role}` |" in page
+
+
+def test_the_man_page_names_every_key_where_it_belongs() -> None:
+    """As a reader of man pages sees it, without a warning of the program that makes it."""
+    core = pytest.importorskip("docutils.core")
+    told = core.publish_string(
+        (DOCS / "rapi-access.yaml.5.rst").read_text(encoding="utf-8"),
+        writer_name="manpage",
+        settings_overrides={"halt_level": 2, "report_level": 2, "output_encoding": "unicode"},
+    )
+    assert ".TH " in told and "RAPI-ACCESS.YAML" in told.upper()
+    parts = dict(re.findall(r"^\.SH (.*)\n((?:(?!\.SH ).*\n)*)", told, re.MULTILINE))
+    for name, (_, keys) in schema.MAPPINGS.items():
+        heading = reference._PARTS[name][0].upper()
+        found = re.findall(r"^\.TP\n\.B (?:\\f\w)*([\w-]+)", parts[heading].replace("\\fP", ""), re.MULTILINE)
+        assert found == list(keys), heading
 
 
 def test_the_examples_of_the_keys_are_taken() -> None:
