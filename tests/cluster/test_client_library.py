@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ganeti import opcodes
 
 from tests.cluster.conftest import INSTANCES
 from tests.cluster.tenancy import FOREIGN, PERMISSIONS, Tenancy, run, tenants
@@ -99,6 +100,8 @@ POLLS: list[Call] = [
     ("GetOperatingSystems", [], {}),
     ("WaitForJobCompletion", ["JOB"], {"period": 0.1, "retries": 600}),
 ]
+#: Of Ganeti 3.1.
+RENAME_NETWORK: list[Call] = [("RenameNetwork", ["net1", "net9"], {})] if hasattr(opcodes, "OpNetworkRename") else []
 #: Those that a tenant is not granted.
 FORBIDDEN: list[Call] = [
     ("ExportInstance", [OWN, "local", "node1"], {}),  # it chooses a node
@@ -114,6 +117,7 @@ FORBIDDEN: list[Call] = [
     ("DisconnectNetwork", ["net1", "default"], {}),
     ("ModifyNetwork", ["net1"], {"gateway": "198.51.100.14"}),
     ("DeleteNetwork", ["net1"], {}),
+    *RENAME_NETWORK,
     ("CreateGroup", ["new"], {}),
     ("ModifyGroup", ["default"], {"alloc_policy": "preferred"}),
     ("DeleteGroup", ["default"], {}),

@@ -57,8 +57,9 @@ def unlocked_mappings(pid: int) -> list[str]:
     return [
         entry.split("\n", 1)[0]
         for entry in entries
-        # The kernel's own pages, which everybody has, are not the process's to lock.
-        if not re.search(r"^VmFlags:.* (lo|io|pf)\b", entry, re.MULTILINE) and not re.search(r"\[v\w+\]\n", entry)
+        # The kernel's own pages, which everybody has, are not the process's to lock; nor is what may be dropped
+        # (dp), never written out: a page of random numbers that glibc has from 2.41 on.
+        if not re.search(r"^VmFlags:.* (lo|io|pf|dp)\b", entry, re.MULTILINE) and not re.search(r"\[v\w+\]\n", entry)
     ]
 
 
