@@ -50,17 +50,23 @@ def idle_child(daemon: NodeDaemon, seconds: float = 1.0) -> Iterator[int]:
     assert answers[0].ok
 
 
-def unlocked_mappings(pid: int) -> list[str]:
-    """The mappings of a process that may be paged out."""
+def mappings(pid: int) -> dict[str, str]:
+    """The mappings of a process that are its to lock: address and what more there is, to the kernel's flags.
+
+    Not so the kernel's own pages, which everybody has, nor what may be dropped (dp) and is never written
+    out: a page of random numbers that glibc has from 2.41 on.
+    """
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as stream:
         entries = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", stream.read(), flags=re.MULTILINE)[1:]
-    return [
-        entry.split("\n", 1)[0]
-        for entry in entries
-        # The kernel's own pages, which everybody has, are not the process's to lock; nor is what may be dropped
-        # (dp), never written out: a page of random numbers that glibc has from 2.41 on.
-        if not re.search(r"^VmFlags:.* (lo|io|pf|dp)\b", entry, re.MULTILINE) and not re.search(r"\[v\w+\]\n", entry)
-    ]
+    flags = {entry.split("\n", 1)[0]: re.findall(r"^VmFlags:(.*)$", entry, re.MULTILINE)[0] for entry in entries}
+    return {
+        line: words for line, words in flags.items() if "[v" not in line and not {"io", "pf", "dp"} & set(words.split())
+    }
+
+
+def unlocked_mappings(pid: int) -> list[str]:
+    """The mappings of a process that may be paged out."""
+    return [line for line, flags in mappings(pid).items() if "lo" not in flags.split()]
 
 
 def page_out(pid: int) -> int:
@@ -70,11 +76,9 @@ def page_out(pid: int) -> int:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     file = os.pidfd_open(pid)
-    with open(f"/proc/{pid}/maps", encoding="utf-8") as stream:
-        mappings = [line.split() for line in stream if "[v" not in line]
     taken = 0
-    for area, *_ in mappings:
-        begin, end = (int(number, 16) for number in area.split("-"))
+    for line in mappings(pid):
+        begin, end = (int(number, 16) for number in line.split()[0].split("-"))
         vector = ctypes.create_string_buffer(struct.pack("QQ", begin, end - begin))
         if libc.syscall(440, file, vector, ctypes.c_size_t(1), 21, 0) >= 0:  # 21 is MADV_PAGEOUT
             taken += 1

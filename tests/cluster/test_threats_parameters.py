@@ -194,10 +194,11 @@ def unlike(world: World, user: str, requests: list[tuple[str, str, str, Any]]) -
 
 
 def known(method: str, path: str, body: dict[str, Any]) -> bool:
-    """Whether this Ganeti has the parameters of a body at all."""
+    """Whether this Ganeti has the parameters of a body at all, and not as their defaults (`hotplug` in 3.1)."""
     resource = endpoints()[method, path]
-    names = {row[0] for row in getattr(resource, f"{method}_OPCODE").GetAllParams()}
-    return set(body) <= names | set(getattr(resource, f"{method}_RENAME", ())) | {"os", "disks"}
+    defaults = {row[0]: row[1] for row in getattr(resource, f"{method}_OPCODE").GetAllParams()}
+    names = {*defaults, *getattr(resource, f"{method}_RENAME", ()), "os", "disks"}
+    return set(body) <= names and not all(key in defaults and defaults[key] == value for key, value in body.items())
 
 
 @pytest.mark.parametrize("user", ["eve", "mallory"])
