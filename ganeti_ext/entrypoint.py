@@ -258,7 +258,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "ganeti.http.server",
             "HttpServer._IncomingConnection",
             "(self)",
-            "forks without garbage and without a collector: up to a third of the CPU of a list of 1,000 instances",
+            "forks without a collector: up to a third of the CPU of a list of 1,000 instances",
             make=transport.without_garbage,
             switch="RAPI_NO_COLLECTOR",
             needs="os.fork()",

@@ -38,16 +38,14 @@ def without_delay(start: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def without_garbage(incoming: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`HttpServer._IncomingConnection`, which forks: no collector runs in the child, nor touches what it shares.
+    """`HttpServer._IncomingConnection`, which forks: no collector runs in the child.
 
     A child lives for one request. Where its collector looks at an object it writes to it, and so copies the page.
+    (To collect and freeze in the parent before each fork was tried: 0.8 ms more for every request, nothing less.)
     """
 
     @functools.wraps(incoming)
     def _IncomingConnection(self: Any) -> None:
-        # Looks at what came since the last time only, and keeps that garbage from being frozen, too.
-        gc.collect()
-        gc.freeze()
         gc.disable()
         try:
             incoming(self)  # the child does not come back

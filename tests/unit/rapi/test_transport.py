@@ -113,27 +113,9 @@ def test_the_collector_rests_in_the_child_and_goes_on_in_the_parent() -> None:
         assert os.waitpid(child, 0)[1] == 0
         raise KeyError("whatever happens")
 
-    try:
-        with pytest.raises(KeyError):
-            transport.without_garbage(incoming)(None)
-        assert gc.isenabled()
-        assert gc.get_freeze_count()
-    finally:
-        gc.unfreeze()
-
-
-def test_garbage_is_not_kept_for_good() -> None:
-    before = len(gc.get_objects())
-    try:
-        for _ in range(50):
-            cycle: list[Any] = [object() for _ in range(1000)]
-            cycle.append(cycle)
-            del cycle
-            transport.without_garbage(lambda _: None)(None)
-        gc.unfreeze()
-        assert len(gc.get_objects()) < before + 10_000
-    finally:
-        gc.unfreeze()
+    with pytest.raises(KeyError):
+        transport.without_garbage(incoming)(None)
+    assert gc.isenabled()
 
 
 def test_records_that_a_handler_writes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
