@@ -9,7 +9,6 @@ import copy
 import http.client
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -268,11 +267,10 @@ class Server:
     def _find(self) -> int:
         with open(self._own, encoding="ascii") as stream:
             inner = stream.read().strip()
-        for pid in self._cluster.pids():
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as stream:
-                if inner and re.search(rf"^NSpid:.*\s{inner}$", stream.read(), re.MULTILINE):
-                    return pid
-        raise LookupError("not there yet")
+        pid = self._cluster.pid_of(inner)
+        if pid is None:
+            raise LookupError("not there yet")
+        return pid
 
     def ask(
         self,

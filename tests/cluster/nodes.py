@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import ssl
@@ -115,11 +114,10 @@ class NodeDaemon:
     def _find(self) -> int:
         with open(self._own, encoding="ascii") as stream:
             inner = stream.read().strip()
-        for pid in self._cluster.pids():
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as stream:
-                if inner and re.search(rf"^NSpid:.*\s{inner}$", stream.read(), re.MULTILINE):
-                    return pid
-        raise LookupError("no process yet")
+        pid = self._cluster.pid_of(inner)
+        if pid is None:
+            raise LookupError("no process yet")
+        return pid
 
     def rpc(self, method: str, *params: Any, source: str = "node1", timeout: float = 120) -> Answer:
         """Call it (see `rpc`)."""

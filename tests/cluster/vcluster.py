@@ -599,12 +599,18 @@ class Cluster:
     def daemon_pid(self, daemon: str, node: str | None = None) -> int:
         """A daemon's process id as the host sees it. Raises ClusterError if it does not run."""
         path = self.node_path(node or self.master, f"var/run/ganeti/ganeti-{daemon}.pid")
-        inner = _text(path).strip()
+        pid = self.pid_of(_text(path).strip())
+        if pid is None:
+            raise self._error(f"ganeti-{daemon} does not run")
+        return pid
+
+    def pid_of(self, inner: str) -> int | None:
+        """A process as the host sees it, by its number inside; None if there is none."""
         for pid in self.pids():
             seen = re.search(r"^NSpid:.*\s(\d+)$", _text(f"/proc/{pid}/status"), re.MULTILINE)
             if seen and seen.group(1) == inner:
                 return pid
-        raise self._error(f"ganeti-{daemon} does not run")
+        return None
 
     def pids(self) -> list[int]:
         """The processes inside, as the host sees them."""
