@@ -15,4 +15,4 @@ class StartupError(ExtError):
 
 
 class UnsafeFile(ExtError):
-    """A settings file that cannot be relied on; its text says why and how to mend it."""
+    """A file that somebody else could have written or read; its text says how to mend it."""

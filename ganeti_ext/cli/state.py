@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from ganeti import constants, errors, pathutils, runtime, utils
 from ganeti.http import auth
 
-from ganeti_ext.errors import ExtError
+from ganeti_ext.errors import ExtError, UnsafeFile
 from ganeti_ext.policy.accounts import Account, Grants, plain, resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import MAX_SIZE, Policy, Target
 from ganeti_ext.policy.selftest import failures
 from ganeti_ext.policy.strict_yaml import PolicyError
-from ganeti_ext.rapi.access import LAST_GOOD_FILE, POLICY_FILE, UnsafePolicyFile, read_policy_file
+from ganeti_ext.rapi.access import LAST_GOOD_FILE, POLICY_FILE, read_policy_file
 from ganeti_ext.rapi.lookup import FIELDS, RESOURCE, plain_rows, target_of
 
 
@@ -135,7 +135,7 @@ def read_draft(path: str) -> tuple[bytes, str]:
     """
     try:
         return read_policy_file(path), ""
-    except UnsafePolicyFile as err:
+    except UnsafeFile as err:
         complaint = str(err)
     except OSError as err:
         if not os.path.islink(path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ganeti import pathutils, utils
 
+from ganeti_ext import rootfile
 from ganeti_ext.errors import ExtError
 from ganeti_ext.policy.accounts import Account, Grants, account_of, plain, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
@@ -23,30 +23,14 @@ POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
 LAST_GOOD_FILE = pathutils.RAPI_DATA_DIR + "/access.last-good.yaml"
 
 
-class UnsafePolicyFile(ExtError):
-    """A policy that somebody else than root could have written, or passwords that anybody could read."""
-
-
 def read_policy_file(path: str, owners: tuple[int, ...] = (0,), private: bool = False) -> bytes:
     """Reads a policy whose owner is one of `owners` (user ids) and alone may write it.
 
-    A `private` file is not for everybody to read, either.
+    A `private` file is not for everybody to read, either. A byte more than a policy may have is read.
 
-    Raises FileNotFoundError, another OSError, or UnsafePolicyFile.
+    Raises FileNotFoundError, another OSError, or UnsafeFile.
     """
-    # Without O_NONBLOCK a fifo of that name would hold the daemon.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsafePolicyFile(f"{path} is not a regular file")
-        if status.st_uid not in owners:
-            raise UnsafePolicyFile(f"{path} must belong to root: chown root {path}")
-        if status.st_mode & 0o022:
-            raise UnsafePolicyFile(f"{path} may be written by others: chmod go-w {path}")
-        if private and status.st_mode & 0o007:
-            raise UnsafePolicyFile(f"{path} may be read by others: chmod o= {path}")
-        return file.read(MAX_SIZE + 1)
+    return rootfile.read_bytes(path, MAX_SIZE + 1, owners=owners, private=private)
 
 
 def _parse(data: bytes, source: str) -> Policy:

@@ -40,7 +40,7 @@ ALLOWED = {
 #: What a room may import of ours (design, section 6): arrows point downwards.
 MAY_IMPORT = {
     "policy": ("ganeti_ext.policy", "ganeti_ext.errors"),
-    "rapi": ("ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat"),
+    "rapi": ("ganeti_ext.rapi", "ganeti_ext.policy", "ganeti_ext.errors", "ganeti_ext.compat", "ganeti_ext.rootfile"),
     "noded": ("ganeti_ext.noded", "ganeti_ext.errors", "ganeti_ext.compat", "ganeti_ext.rootfile"),
     "cli": tuple(
         f"ganeti_ext.{room}" for room in ("cli", "rapi", "noded", "policy", "errors", "compat", "__version__")

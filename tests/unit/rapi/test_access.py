@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from ganeti import utils
 
+from ganeti_ext.errors import UnsafeFile
 from ganeti_ext.policy.loader import load_policy
-from ganeti_ext.rapi.access import AccessControl, UnsafePolicyFile, read_policy_file
+from ganeti_ext.rapi.access import AccessControl, read_policy_file
 from tests.unit.rapi import fake
 
 GOOD = "version: 1\nroles:\n  r: {permissions: [tags.set]}\n"
@@ -412,10 +413,10 @@ def test_reading_tells_what_is_unsafe(tmp_path: Path) -> None:
     path.write_text("x")
     path.chmod(0o600)
     assert read_policy_file(str(path), (OWNER,)) == b"x"
-    with pytest.raises(UnsafePolicyFile, match="chown root"):
+    with pytest.raises(UnsafeFile, match="chown root"):
         read_policy_file(str(path), (OWNER + 1,))
     path.chmod(0o620)
-    with pytest.raises(UnsafePolicyFile, match="chmod go-w"):
+    with pytest.raises(UnsafeFile, match="chmod go-w"):
         read_policy_file(str(path), (OWNER,))
     with pytest.raises(FileNotFoundError):
         read_policy_file(str(tmp_path / "none"), (OWNER,))
@@ -437,6 +438,6 @@ def test_reading_leaves_no_descriptor_open(tmp_path: Path, kind: str) -> None:
     for _ in range(3):
         try:
             read_policy_file(str(path), (OWNER,))
-        except (OSError, UnsafePolicyFile):
+        except (OSError, UnsafeFile):
             assert kind != "regular"
     assert len(os.listdir("/proc/self/fd")) == len(before)
