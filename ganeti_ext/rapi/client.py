@@ -164,7 +164,7 @@ class AccessClient:
         roles = granting_roles(self._account, permissions)
         if isinstance(roles, Decision):
             raise self._refusal(roles)
-        moved = any(type(op).__name__ in _MOVING for op, _ in flat)
+        moved = any(opcodes.known_of(op).moves for op, _ in flat)
         denied_some = any(moved or not deny.permissions.isdisjoint(done) for deny in self._account.denies)
         free = next((role for role in roles if _is_free(role, namings)), None)
         if self._permission == RESTRICTED_COMMAND:
@@ -296,7 +296,8 @@ class AccessClient:
     def _allocator_chooses(self, op: Any, lookup: Lookup) -> bool:
         """Whether Ganeti's allocator is to choose a node to which something goes."""
         name = type(op).__name__
-        if name not in _ALLOCATED or getattr(op, _ALLOCATED[name]) is not None:
+        field = opcodes.known_of(op).goes_to
+        if not field or getattr(op, field) is not None:
             return False
         if name == "OpInstanceReplaceDisks":
             return bool(op.mode == constants.REPLACE_DISK_CHG)
@@ -558,19 +559,6 @@ _KIND = {
 
 #: What a filter of jobs may name; luxid stumbles over the others.
 _JOB_FILTER_FIELDS = frozenset({"id", "status", "priority", "archived"})
-
-
-#: Opcode -> the field with the node to which something goes; the allocator chooses it where it is not said.
-_ALLOCATED = {
-    "OpInstanceFailover": "target_node",
-    "OpInstanceMigrate": "target_node",
-    "OpInstanceReplaceDisks": "remote_node",
-    "OpNodeEvacuate": "remote_node",
-    "OpNodeMigrate": "target_node",
-}
-
-#: Opcodes after which an object has another name, or is in another group.
-_MOVING = frozenset({"OpInstanceRename", "OpNetworkRename", "OpGroupRename", "OpGroupAssignNodes"})
 
 
 def _moves(flat: Sequence[tuple[Any, bool]], targets: Sequence[Target]) -> Iterator[tuple[Target, Target]]:

@@ -81,6 +81,10 @@ class Rule:
     #: The permissions for what it does to the instances on the way: a grant of its own permission includes
     #: them, a deny of one of them forbids it.
     does: frozenset[str] = frozenset()
+    #: The field with the node to which something goes; the allocator chooses it where it is not said.
+    goes_to: str = ""
+    #: Whether an object has another name afterwards, or is in another group.
+    moves: bool = False
     #: Whether a limited role may submit it at all: it may not change what belongs to everybody.
     for_limited: bool = True
     #: Whether a job of it can be bound to the objects that were decided on, by their UUIDs. What
@@ -91,21 +95,21 @@ class Rule:
 _NO_DNS = {"name_check": False, "ip_check": False}
 
 
-def _on_instance(*does: str, **nodes: str) -> Rule:
+def _on_instance(*does: str, goes_to: str = "", **nodes: str) -> Rule:
     """The rule of an opcode about one instance; `nodes` are its fields that name a node, and their kind."""
     objects = {"instance_name": "instance", **nodes}
     uuids = {"instance_uuid": "instance_name", **{f"{name}_uuid": name for name in nodes}}
-    return Rule(objects, uuids=uuids, does=frozenset(does))
+    return Rule(objects, uuids=uuids, does=frozenset(does), goes_to=goes_to)
 
 
-def _on_node(*does: str, **nodes: str) -> Rule:
+def _on_node(*does: str, goes_to: str = "", **nodes: str) -> Rule:
     objects = {"node_name": "node", **nodes}
     uuids = {"node_uuid": "node_name", **{f"{name}_uuid": name for name in nodes}}
-    return Rule(objects, uuids=uuids, brings=True, does=frozenset(does))
+    return Rule(objects, uuids=uuids, brings=True, does=frozenset(does), goes_to=goes_to)
 
 
-def _unpinned(objects: Mapping[str, str], brings: bool = False, **new: str) -> Rule:
-    return Rule(objects, new=new, brings=brings, pinned=False)
+def _unpinned(objects: Mapping[str, str], brings: bool = False, moves: bool = False, **new: str) -> Rule:
+    return Rule(objects, new=new, brings=brings, moves=moves, pinned=False)
 
 
 _GROUP = {"group_name": "group"}
@@ -129,10 +133,11 @@ RULES = {
         new={"new_name": "instance"},
         uuids={"instance_uuid": "instance_name"},
         written=_NO_DNS,
+        moves=True,
     ),
-    "OpInstanceMigrate": _on_instance(target_node="node"),
-    "OpInstanceFailover": _on_instance(target_node="node"),
-    "OpInstanceReplaceDisks": _on_instance(remote_node="node"),
+    "OpInstanceMigrate": _on_instance(target_node="node", goes_to="target_node"),
+    "OpInstanceFailover": _on_instance(target_node="node", goes_to="target_node"),
+    "OpInstanceReplaceDisks": _on_instance(remote_node="node", goes_to="remote_node"),
     "OpInstanceActivateDisks": _on_instance(),
     "OpInstanceDeactivateDisks": _on_instance(),
     "OpInstanceRecreateDisks": Rule(
@@ -148,9 +153,9 @@ RULES = {
     "OpNodePowercycle": _on_node("instances.shutdown"),
     "OpNodeSetParams": _on_node(),
     "OpNodeEvacuate": _on_node(
-        "instances.migrate", "instances.failover", "instances.replace_disks", remote_node="node"
+        "instances.migrate", "instances.failover", "instances.replace_disks", remote_node="node", goes_to="remote_node"
     ),
-    "OpNodeMigrate": _on_node("instances.migrate", target_node="node"),
+    "OpNodeMigrate": _on_node("instances.migrate", target_node="node", goes_to="target_node"),
     "OpNodeModifyStorage": _on_node(),
     "OpRepairNodeStorage": _on_node(),
     "OpNodeQueryStorage": _unpinned({"nodes": "node"}),
@@ -159,12 +164,14 @@ RULES = {
     "OpGroupAdd": Rule(new=_GROUP),
     "OpGroupRemove": _unpinned(_GROUP),
     # A scope may hold instances by their group's name: nobody gets others' by renaming it.
-    "OpGroupRename": _unpinned(_GROUP, brings=True, new_name="group"),
+    "OpGroupRename": _unpinned(_GROUP, brings=True, moves=True, new_name="group"),
     "OpGroupSetParams": _unpinned(_GROUP, brings=True),
-    "OpGroupAssignNodes": Rule({**_GROUP, "nodes": "node"}, uuids={"node_uuids": "nodes"}, brings=True, pinned=False),
+    "OpGroupAssignNodes": Rule(
+        {**_GROUP, "nodes": "node"}, uuids={"node_uuids": "nodes"}, brings=True, moves=True, pinned=False
+    ),
     "OpNetworkAdd": Rule(new=_NETWORK),
     "OpNetworkRemove": _unpinned(_NETWORK, brings=True),
-    "OpNetworkRename": _unpinned(_NETWORK, new_name="network"),
+    "OpNetworkRename": _unpinned(_NETWORK, moves=True, new_name="network"),
     "OpNetworkSetParams": _unpinned(_NETWORK, brings=True),
     "OpNetworkConnect": _unpinned({**_NETWORK, **_GROUP}),
     "OpNetworkDisconnect": _unpinned({**_NETWORK, **_GROUP}, brings=True),
@@ -201,7 +208,7 @@ def namings(op: Any) -> list[Naming]:
     if type(op).__name__ in ("OpTagsSet", "OpTagsDel"):
         kind = "group" if op.kind == constants.TAG_NODEGROUP else op.kind
         return [Naming("name", kind, op.name or "")]
-    rule = RULES.get(type(op).__name__, Rule())
+    rule = known_of(op)
     found = []
     for new, fields in ((False, rule.objects), (True, rule.new)):
         for name, kind in fields.items():
@@ -234,9 +241,14 @@ def permissions_of(op: Any, nested: bool) -> set[str]:
     return needed
 
 
+def known_of(op: Any) -> Rule:
+    """What is known of an opcode, which for an unlimited role may be nothing."""
+    return RULES.get(type(op).__name__, Rule())
+
+
 def done_by(op: Any) -> frozenset[str]:
     """The permissions that a deny of which forbids an opcode, whatever its endpoint needs."""
-    does = RULES.get(type(op).__name__, Rule()).does
+    does = known_of(op).does
     return does | {"instances.shutdown"} if getattr(op, "shutdown", False) is True else does
 
 
@@ -247,7 +259,7 @@ def values(op: Any) -> list[tuple[str, Any]]:
 
     Raises UnusableParameter.
     """
-    rule = RULES.get(type(op).__name__, Rule())
+    rule = known_of(op)
     known = {"name", "kind"} if type(op).__name__.startswith("OpTags") else set()
     known |= {"instance_uuid", "node_uuid", *rule.new, *rule.objects, *rule.written, *_COMMON}
     found: list[tuple[str, Any]] = []
