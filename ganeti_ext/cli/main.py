@@ -224,7 +224,13 @@ HIDDEN: dict[str, Any] = {
         "",
         "What this node has, for sync and verify on the master",
     ),
-    "_hook": (_call("sync", "hook"), cli.ARGS_NONE, [], "", "What verify finds, for Ganeti's hooks"),
+    "_hook": (
+        _call("sync", "hook"),
+        [cli.ArgChoice(min=0, max=1, choices=["watcher"])],
+        [],
+        "",
+        "What verify finds, for Ganeti's hooks",
+    ),
 }
 
 
