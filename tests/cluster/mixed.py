@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 
 from ganeti_ext import compat
+from tests.cluster import vcluster
 from tests.cluster.vcluster import DAEMON_UTIL, Cluster
 
 _PACKAGE = "/usr/lib/python3/dist-packages/ganeti_ext"
@@ -95,11 +96,16 @@ class Node:
 def stop_ssh(cluster: Cluster, address: str = "") -> None:
     """Ends the SSH daemon of a node's address, or the one of all addresses."""
     for pid in cluster.pids():
-        with open(f"/proc/{pid}/cmdline", encoding="ascii", errors="replace") as stream:
-            words = stream.read()
+        words = vcluster._text(f"/proc/{pid}/cmdline")
         wanted = f"ListenAddress={address}" in words if address else "ListenAddress" not in words
         if "/usr/sbin/sshd" in words and "[listener]" in words and wanted:
             os.kill(pid, signal.SIGTERM)
+
+
+def as_on(cluster: Cluster, node: str) -> list[str]:
+    """The words before a command that is to find what the node's daemons find."""
+    with open(cluster.node_path(node, "var/run/ganeti/ganeti-noded.pid"), encoding="ascii") as stream:
+        return ["nsenter", "-m", "-t", stream.read().strip()]
 
 
 def split(cluster: Cluster, others: Mapping[str, Node]) -> None:

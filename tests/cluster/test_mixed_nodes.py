@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,8 +53,17 @@ def policy_of(cluster: Cluster, node: str) -> Path:
 
 def problems(cluster: Cluster, node: str = "node1") -> dict[str, list[str]]:
     """What verify says, by node."""
-    done = gnt_ext.run(cluster, "verify", "--output", "json", node=node)
+    done = gnt_ext.run(cluster, "verify", "--output", "json", node=node, before=mixed.as_on(cluster, node))
     return {one["node"]: one["problems"] for one in json.loads(done.stdout)}
+
+
+def watched(cluster: Cluster, node: str) -> str:
+    """What the package's hook has to say to Ganeti's watcher, which cron calls every five minutes."""
+    log = Path(cluster.node_path(node, "var/log/ganeti/watcher.log"))
+    size = log.stat().st_size if log.exists() else 0
+    cluster.run(node, "ganeti-watcher")
+    lines = log.read_bytes()[size:].decode().splitlines()
+    return "".join(line for line in lines if "hook ganeti-ext: failed" in line)
 
 
 def run_everywhere(cluster: Cluster) -> None:
@@ -70,8 +80,9 @@ def test_before_a_policy_it_is_said_without_alarm(nodes: Cluster) -> None:
         "node2": ["ganeti-ext is not installed (install it)"],
         "node3": [f"ganeti-ext {OLDER}, the master has {__version__} (install the same one)"],
     }
-    done = nodes.gnt("gnt-cluster", "verify", check=False)
+    done = nodes.gnt("gnt-cluster", "modify", "--candidate-pool-size=1")
     assert "gnt-ext" not in done.stdout
+    assert not watched(nodes, "node3")
 
 
 def test_nodes_with_and_without_the_package_answer_each_other(nodes: Cluster) -> None:
@@ -103,6 +114,25 @@ def test_a_failover_that_would_lose_the_policy_is_warned_of_before(nodes: Cluste
     assert lost in done.stdout + done.stderr
 
 
+def test_another_ganeti_is_told_apart(nodes: Cluster) -> None:
+    """As it is in the middle of an upgrade: it says what it is, and what becomes of us there."""
+    policy_of(nodes, "node1").write_text(POLICY, encoding="ascii")
+    constants = Path(mixed.GANETI, "_constants.py").read_text(encoding="utf-8")
+    own = re.findall("^(?:RELEASE_VERSION|VERSION_MINOR) = .*\n", constants, re.MULTILINE)
+    assert len(own) == 2
+    node = mixed.Node(nodes, "node3").with_ganeti({"_constants.py": (own[0], 'RELEASE_VERSION = "3.9.0"\n')})
+    node.start()
+    (said,) = problems(nodes)["node3"]
+    assert said.startswith("Ganeti 3.9.0, the master has 3.")
+    node.with_ganeti({"_constants.py": (own[1], "VERSION_MINOR = 9\n")}).start()
+    (_, said) = problems(nodes)["node3"]
+    assert said.startswith("Ganeti 3.9.0 is not known to this ganeti-ext") and said.endswith(
+        ": its node daemon runs as Ganeti made it, and as the master it would answer every request with 503"
+    )
+    run_everywhere(nodes)
+    mixed.Node(nodes, "node3").with_package(_OLDER).start()
+
+
 def test_a_policy_of_a_newer_version_is_refused_and_said(nodes: Cluster) -> None:
     before = policy_of(nodes, "node3").read_bytes()
     assert before == POLICY.encode()
@@ -121,9 +151,9 @@ def test_a_policy_of_a_newer_version_is_refused_and_said(nodes: Cluster) -> None
 
 def test_an_older_version_as_the_master_goes_by_the_policy_that_it_has(nodes: Cluster) -> None:
     nodes.add_instances(["web1.example.com", "db1.example.com"], "node1")
-    assert (
-        nodes.rapi("GET", "/2/instances", "joe")[2] == b"[]\n" or b"db1" in nodes.rapi("GET", "/2/instances", "joe")[2]
-    )
+    body = nodes.rapi("GET", "/2/instances", "joe")[2]
+    assert b"db1" in body and b"web1" not in body  # the newer one is in force here
+    assert not watched(nodes, "node3")  # this master speaks for itself
     nodes.run("node3", "gnt-cluster", "master-failover")
     nodes.master = "node3"
     nodes.wait_rapi()
@@ -152,35 +182,6 @@ def test_the_others_speak_for_a_master_without_the_package(nodes: Cluster) -> No
     # In the log of a job of the master itself, from both of the others.
     done = nodes.gnt("gnt-cluster", "verify", check=False)
     assert done.returncode == 1 and done.stdout.count(f"failed, output: gnt-ext verify: {lost}") == 2, done
-    # And without anybody asking: Ganeti calls its watcher every five minutes.
-    for node, speaks in (("node1", True), ("node2", False), ("node3", True)):
-        nodes.run(node, "ganeti-watcher", check=False)
-        log = Path(nodes.node_path(node, "var/log/ganeti/watcher.log")).read_text(encoding="utf-8")
-        assert (f"Watcher hook ganeti-ext: failed (exit: 1) (output: gnt-ext verify: {lost}" in log) == speaks, log
-
-    nodes.run("node1", "gnt-cluster", "master-failover")
-    nodes.master = "node1"
-    nodes.wait_rapi()
-    assert b"db1" in nodes.rapi("GET", "/2/instances", "joe")[2]
-    for node in nodes.nodes:
-        before = Path(nodes.node_path(node, "var/log/ganeti/watcher.log"))
-        size = before.stat().st_size
-        nodes.run(node, "ganeti-watcher", check=False)
-        assert "ganeti-ext" not in before.read_bytes()[size:].decode()
-
-
-def test_another_ganeti_is_told_apart(nodes: Cluster) -> None:
-    """As it is in the middle of an upgrade: it says what it is, and what becomes of us there."""
-    policy_of(nodes, "node1").write_text(POLICY, encoding="ascii")
-    edits = {"_constants.py": ("VERSION_MINOR = 0\n", "VERSION_MINOR = 9\n")}
-    (own,) = {line for line in Path(mixed.GANETI, "_constants.py").read_text().splitlines() if line[:3] == "REL"}
-    node = mixed.Node(nodes, "node3").with_ganeti({"_constants.py": (own, 'RELEASE_VERSION = "3.9.0"')})
-    node.start()
-    (said,) = problems(nodes)["node3"]
-    assert said.startswith("Ganeti 3.9.0, the master has 3.")
-    node.with_ganeti(edits).start()
-    (_, said) = problems(nodes)["node3"]
-    assert said.startswith("Ganeti 3.9.0 is not known to this ganeti-ext") and said.endswith(
-        ": its node daemon runs as Ganeti made it, and as the master it would answer every request with 503"
-    )
-    run_everywhere(nodes)
+    # And without anybody asking.
+    for node in ("node1", "node3"):
+        assert f"(exit: 1) (output: gnt-ext verify: {lost}" in watched(nodes, node)
