@@ -272,7 +272,7 @@ def test_the_messages_that_troubleshooting_starts_from_are_those_of_the_code() -
     text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     quoted = re.findall("`(.*?)`", "".join(re.findall("^###.*$", text, re.MULTILINE)))
     quoted += ["the policy before it stays in force", "Runs without ganeti-ext", "cannot be checked", "allowed is"]
-    assert len(quoted) == 14 and all(message in text for message in quoted)
+    assert len(quoted) == 17 and all(message in text for message in quoted)
     for message in quoted:
         for part in message.split(" … "):
             assert part in code, message
