@@ -13,6 +13,7 @@ import os
 import pwd
 import stat
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ def found() -> dict[str, Any]:
     return {
         "version": __version__,
         "ganeti": {"version": constants.RELEASE_VERSION, "problem": _release()},
+        "stale": [name for name in (constants.NODED, constants.RAPI) if _stale(name)],
         "files": {name: _file(name) for name in PATHS},
         "commands": _commands(pathutils.RESTRICTED_COMMANDS_DIR),
     }
@@ -66,6 +68,22 @@ def _release() -> str:
     except StartupError as err:
         return str(err)
     return ""
+
+
+def _stale(daemon: str) -> bool:
+    """Whether a daemon runs that is older than what is installed: it may know nothing of it.
+
+    The package restarts both, unless policy-rc.d forbids it.
+    """
+    pid = utils.ReadPidFile(utils.DaemonPidFileName(daemon))
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # proc(5), field 22
+    except OSError:  # it does not run
+        return False
+    runs_for = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    there_for = time.time() - os.stat(compat.__file__).st_ctime
+    return runs_for > there_for + 1
 
 
 def read(name: str) -> bytes:

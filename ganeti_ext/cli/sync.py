@@ -151,6 +151,8 @@ def differences(node: Node, state: Mapping[str, Any], here: Mapping[str, Any], w
     other_version = state["version"] != here["version"]
     if other_version:
         found.append(f"ganeti-ext {state['version']}, {where} has {here['version']} (install the same one)")
+    for daemon in state.get("stale", ()):
+        found.append(f"{daemon} was started before ganeti-ext {state['version']} was installed (restart it)")
     found += _of_ganeti(node, state, here, where)
     for name, path in PATHS.items():
         if name in CARRIED and not node.candidate:
@@ -303,9 +305,8 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
     """The same to some nodes. Raises StateError if the policy is one that a daemon would not take."""
     sent = _to_be_sent()
     here = local.found()
-    online = [node for node in candidates if not node.offline]
     failed = 0
-    answers = ask(online, ["state"])
+    answers = ask(candidates, ["state"])
     if not sent:
         text.err("There is nothing to carry: this node has no policy")
     for name in CARRIED:
@@ -316,7 +317,7 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
             text.err(f"Note: {PATHS[name]} is not here, but on {', '.join(having)}: nothing is done about it")
     for name, (data, words) in sent.items():
         stale = []
-        for node in online:
+        for node in candidates:
             state = answers[node.name].state
             if state is not None and state["files"].get(name, {}) != {"hash": words[0], "problem": ""}:
                 stale.append(node)
@@ -331,13 +332,11 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
             how = f"NOT carried{older}: {answer.error}; what it has stays" if answer.error else "carried"
             text.out(text.line(f"{node_name}: {PATHS[name]} {how}"))
     for node in candidates:
-        if node.offline:
-            text.out(f"{node.name}: offline, so not asked: run this again when it is back")
-        elif answers[node.name].state is None:
+        if answers[node.name].state is None:
             failed += 1
             text.out(text.line(f"{node.name}: {_of_no_answer(node, answers[node.name].error, here)}"))
     if sent and not failed:
-        text.err("All master candidates that are online " + ("were asked" if dry_run else "have the same"))
+        text.err("All master candidates " + ("were asked" if dry_run else "have the same"))
     return 1 if failed else 0
 
 

@@ -66,6 +66,12 @@ class Node:
         """The same for Ganeti."""
         return self._edited(GANETI, edits)
 
+    def reinstall(self) -> None:
+        """What dpkg does to the package's files, while the daemons go on."""
+        path = os.path.join(self._mounts[_PACKAGE], "compat.py")
+        shutil.copy(path, path + ".dpkg-new")
+        os.rename(path + ".dpkg-new", path)
+
     def _edited(self, directory: str, edits: Mapping[str, tuple[str, str]]) -> Node:
         copy = self._copy(directory)
         for name, (old, new) in edits.items():

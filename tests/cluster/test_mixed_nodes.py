@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,7 +131,12 @@ def test_another_ganeti_is_told_apart(nodes: Cluster) -> None:
         ": its node daemon runs as Ganeti made it, and as the master it would answer every request with 503"
     )
     run_everywhere(nodes)
-    mixed.Node(nodes, "node3").with_package(_OLDER).start()
+    older = mixed.Node(nodes, "node3").with_package(_OLDER).start()
+    time.sleep(1.5)  # what counts is a second
+    older.reinstall()
+    assert f"ganeti-noded was started before ganeti-ext {OLDER} was installed (restart it)" in problems(nodes)["node3"]
+    older.start()
+    assert len(problems(nodes)["node3"]) == 1
 
 
 def test_a_policy_of_a_newer_version_is_refused_and_said(nodes: Cluster) -> None:
