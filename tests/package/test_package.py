@@ -91,9 +91,8 @@ def test_contents(deb: Path) -> None:
     examples = "/usr/share/doc/ganeti-ext/examples/restricted-commands/"
     assert {f"{examples}{name}" for name in ("restart-sshd", "memory-summary", "reboot-now")} <= set(found)
     hooks = [name for name in found if name.startswith("/etc/ganeti/hooks/") and not name.endswith("/")]
-    assert [name.split("/")[4] for name in hooks] == [
-        f"{kind}-post.d" for kind in ("cluster-modify", "master-ip-turnup", "node-add", "node-modify")
-    ]
+    kinds = ("cluster-modify", "cluster-verify", "master-ip-turnup", "node-add", "node-modify", "node-remove")
+    assert [name.split("/")[4] for name in hooks] == [*(f"{kind}-post.d" for kind in kinds), "watcher"]
     # Ganeti passes over a hook whose name has a dot, or that is not executable.
     assert {(name.split("/")[5], found[name]) for name in hooks} == {("ganeti-ext", "-rwxr-xr-x")}
     assert [name for name in found if name.startswith("/etc/ganeti/") and "/hooks/" not in name] == [
