@@ -52,6 +52,7 @@ build/deb/done: $(SOURCES)
 	tests/install-deps build
 	rm -rf build/deb
 	debian/build-deb build/deb
+	debian/check-deb build/deb
 	touch $@
 
 build/lint/done: tests/requirements.txt

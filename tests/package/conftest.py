@@ -42,6 +42,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     def make() -> Path:
         outdir = tmp_path_factory.mktemp("deb")
         subprocess.run([TREE / "debian/build-deb", outdir], check=True)
+        subprocess.run([TREE / "debian/check-deb", outdir], check=True)
         (file,) = outdir.glob("*.deb")
         return file
 
