@@ -430,11 +430,10 @@ class Cluster:
         return saved
 
     def _restore(self, saved: str) -> None:
-        for node in self.nodes:
+        for node in reversed(self.nodes):  # the master starts when a majority agrees that it is the master
             shutil.copytree(os.path.join(saved, node), self.node_path(node, "var/lib/ganeti"), dirs_exist_ok=True)
             self.run(node, "/usr/lib/ganeti/ensure-dirs", "--full-run")  # users' numbers are each release's own
             self.run(node, DAEMON_UTIL, "start-all")
-        self.gnt("gnt-cluster", "activate-master-ip")
         self.gnt("gnt-cluster", "modify", "--enabled-disk-templates=" + ",".join(self._disk_templates))
 
     def down(self) -> None:
