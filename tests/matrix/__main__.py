@@ -88,7 +88,7 @@ class Release:
 
     def _inside(self, chroot: Chroot) -> None:
         chroot.sh(PREPARE)
-        copy_tree(chroot)
+        chroot.put_tree(TREE, INSIDE)
         if not self._shell(chroot, "build", "debian/build-deb build/deb"):
             return
         self._shell(chroot, "lintian", "debian/check-deb build/deb")
@@ -146,22 +146,13 @@ class Release:
         print(f"{self.name}: {name}: {cell}", flush=True)
 
 
-def copy_tree(chroot: Chroot) -> None:
-    """Copy this tree into a system, as debian/build-deb does it: without git, and without what was built."""
-    pack = ["tar", "--create", "--exclude-vcs", "--exclude=./build", "--exclude=__pycache__", "--exclude=.*_cache", "."]
-    (chroot.root / INSIDE.lstrip("/")).mkdir()
-    with subprocess.Popen(pack, cwd=TREE, stdout=subprocess.PIPE) as tar:
-        unpack = chroot.command("tar", "--extract", "--no-same-owner", f"--directory={INSIDE}")
-        subprocess.run(unpack, stdin=tar.stdout, check=True)
-
-
 def saved_clusters() -> Path:
     """Clusters that trixie's Ganeti made, for a release whose own cannot make one."""
     saved = LOGS / "trixie-clusters"
     shutil.rmtree(saved, ignore_errors=True)
     with Chroot(debian_chroot.tools_system("trixie")) as chroot:
         chroot.sh(PREPARE)
-        copy_tree(chroot)
+        chroot.put_tree(TREE, INSIDE)
         chroot.sh(f"cd {INSIDE}; python3 tests/cluster/vcluster.py save /srv/saved")
         shutil.copytree(chroot.root / "srv/saved", saved)
     return saved

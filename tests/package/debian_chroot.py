@@ -135,6 +135,14 @@ class Chroot:
         shutil.copy(file, self.root / "root")
         return f"/root/{file.name}"
 
+    def put_tree(self, tree: Path, path: str) -> None:
+        """Copy a work tree to path in here: without git, and without what was built."""
+        left_out = ["--exclude-vcs", "--exclude=./build", "--exclude=__pycache__", "--exclude=.*_cache"]
+        self.run("mkdir", path)
+        with subprocess.Popen(["tar", "--create", *left_out, "."], cwd=tree, stdout=subprocess.PIPE) as tar:
+            unpack = self.command("tar", "--extract", "--no-same-owner", f"--directory={path}")
+            subprocess.run(unpack, stdin=tar.stdout, env=ENVIRONMENT, check=True)
+
 
 class Watch:
     """Looks at links all the time: what each of them was, and whether it was missing."""
