@@ -20,12 +20,16 @@ class Cell(NamedTuple):
     seconds: float = 0
     notes: Sequence[str] = ()
 
+    def with_note(self, note: str) -> Cell:
+        """The cell, which says one thing more."""
+        return self._replace(notes=[*self.notes, note])
+
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
         return self.outcome + (f" {minutes}:{seconds:02}" if self.seconds else "")
 
 
-class Test(NamedTuple):
+class Case(NamedTuple):
     """A test of pytest: `outcome` is "passed", "skipped" or "failed", `reason` what it said."""
 
     name: str
@@ -34,7 +38,7 @@ class Test(NamedTuple):
     reason: str
 
 
-def read_tests(report: Path) -> list[Test]:
+def read_tests(report: Path) -> list[Case]:
     """The tests in a file of `pytest --junit-xml`. Raises OSError, xml.etree.ElementTree.ParseError."""
     tests = []
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
@@ -43,11 +47,12 @@ def read_tests(report: Path) -> list[Test]:
         skipped = [*case.iter("skipped")]
         outcome = "failed" if failed else "skipped" if skipped else "passed"
         message = next((element.get("message", "") for element in [*failed, *skipped]), "")
-        tests.append(Test(name, outcome, float(case.get("time", "0")), (message.splitlines() or [""])[0]))
+        reason = (message.splitlines() or [""])[0]
+        tests.append(Case(name, outcome, float(case.get("time", "0")), reason))
     return tests
 
 
-def of_tests(tests: Iterable[Test]) -> Cell:
+def of_tests(tests: Iterable[Case]) -> Cell:
     """A cell that sums up tests. None at all is a failure: it would say "ok" of nothing."""
     tests = list(tests)
     seconds = sum(test.seconds for test in tests)
@@ -61,7 +66,7 @@ def of_tests(tests: Iterable[Test]) -> Cell:
     return Cell(NOT_HAD if sum(reasons.values()) == len(tests) else OK, seconds, skipped)
 
 
-def picked(tests: Iterable[Test], pattern: str) -> Cell:
+def picked(tests: Iterable[Case], pattern: str) -> Cell:
     """A cell for those tests alone in whose names the pattern is found."""
     return of_tests(test for test in tests if re.search(pattern, test.name.rpartition("::")[2]))
 
@@ -78,8 +83,6 @@ def render(columns: Sequence[str], rows: Mapping[str, Mapping[str, Cell]]) -> st
     return "\n".join(text)
 
 
-def all_well(columns: Sequence[str], rows: Mapping[str, Mapping[str, Cell]]) -> bool:
-    """Whether nothing failed, nothing was left out, and every release was there."""
-    return all(
-        cells.get(column, Cell(NOT_RUN)).outcome in (OK, NOT_HAD) for cells in rows.values() for column in columns
-    )
+def all_well(columns: Sequence[str], rows: Iterable[Mapping[str, Cell]]) -> bool:
+    """Whether nothing failed and nothing was left out."""
+    return all(cells.get(column, Cell(NOT_RUN)).outcome in (OK, NOT_HAD) for cells in rows for column in columns)
