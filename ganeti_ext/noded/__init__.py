@@ -11,7 +11,7 @@ node: nothing is imported here that ``ganeti.server.noded`` has not imported.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 from ganeti_ext.errors import ExtError
 
@@ -27,8 +27,7 @@ class Unchecked(Refused):
     """Refused before the name was looked at, so that no delay is due."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How long, how much and how many (times in seconds).
 
     ``wait_limit`` bounds the wait for a lock; it and all the others together stay far below the

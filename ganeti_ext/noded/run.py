@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import select
@@ -12,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganeti_ext.noded import DEFAULT_LIMITS, Limits
 
@@ -26,8 +25,7 @@ _CHUNK = 64 * 1024  # bytes; what a pipe holds
 _TICKS = (0.0005, 0.05)
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a command that ran has left.
 
     ``failure`` says in Ganeti's words (``utils.RunResult.fail_reason``) how it ended, unless

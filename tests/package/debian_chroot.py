@@ -12,10 +12,13 @@ import os
 import shutil
 import subprocess
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 CACHE = Path("/var/cache/ganeti-ext-test")
+
+INSTALL_DEPS = Path(__file__).parents[1] / "install-deps"
 
 PACKAGES = "ganeti iproute2 logrotate python3-ganeti-rapi python3-yaml"
 
@@ -73,7 +76,8 @@ class Chroot:
 
     def __init__(self, base: Path) -> None:
         self._first = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
+            ["setpriv", "--pdeathsig", "KILL"]  # however we end, it ends, and all that is in it
+            + ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
             + ["sh", "-ec", MAKE_COPY, "sh", str(base)],
             stdout=subprocess.PIPE,
             text=True,
@@ -131,6 +135,14 @@ class Chroot:
         shutil.copy(file, self.root / "root")
         return f"/root/{file.name}"
 
+    def put_tree(self, tree: Path, path: str) -> None:
+        """Copy a work tree to path in here: without git, and without what was built."""
+        left_out = ["--exclude-vcs", "--exclude=./build", "--exclude=__pycache__", "--exclude=.*_cache"]
+        self.run("mkdir", path)
+        with subprocess.Popen(["tar", "--create", *left_out, "."], cwd=tree, stdout=subprocess.PIPE) as tar:
+            unpack = self.command("tar", "--extract", "--no-same-owner", f"--directory={path}")
+            subprocess.run(unpack, stdin=tar.stdout, env=ENVIRONMENT, check=True)
+
 
 class Watch:
     """Looks at links all the time: what each of them was, and whether it was missing."""
@@ -156,31 +168,70 @@ class Watch:
 
 
 def base_system(suite: str) -> Path:
-    """The directory with this Debian release and Ganeti; made if it is not there."""
+    """The directory with this Debian release and Ganeti; made if it is not there.
+
+    Raises subprocess.CalledProcessError.
+    """
+    return _kept(suite, PACKAGES, lambda root: _make_base(root, suite))
+
+
+def tools_system(suite: str) -> Path:
+    """A base system in which the package can be built and every test be run; made if it is not there."""
+
+    def make(root: Path) -> None:
+        subprocess.run(["cp", "--archive", base_system(suite), root], check=True)
+        shutil.copy(INSTALL_DEPS, root / "root")
+        _inside(root, "/root/install-deps build demo test\napt-get clean\nrm -rf /var/lib/apt/lists/*")
+
+    return _kept(f"{suite}-tools", PACKAGES + INSTALL_DEPS.read_text(), make)
+
+
+def remove(suite: str) -> None:
+    """Remove what is kept of a release, so that it is made anew."""
+    for kept in CACHE.glob(f"{suite}-*"):
+        if kept.is_dir():
+            shutil.rmtree(kept)
+
+
+def _kept(name: str, packages: str, make: Callable[[Path], None]) -> Path:
+    """The system of that name; one with other packages is another."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    name = f"{suite}-{zlib.crc32(PACKAGES.encode()):08x}"  # one with other packages is another
+    name = f"{name}-{zlib.crc32(packages.encode()):08x}"
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        base = CACHE / name
-        if not base.exists():
+        kept = CACHE / name
+        if not kept.exists():
             unfinished = CACHE / f"{name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
-            _make_base(unfinished, suite)
-            unfinished.rename(base)
-    return base
+            make(unfinished)
+            unfinished.rename(kept)
+    return kept
 
 
 def _mirror() -> str:
-    """The package mirror that this machine's apt is set to."""
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"] + ["Created-By: Packages", "Component: main"],
+    """The mirror of Debian that this machine's apt is set to. Raises RuntimeError if there is none."""
+    subprocess.run(["apt-get", "update", "-qq"], check=True)  # or apt does not know whose packages they are
+    mirrors = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+        + ["Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main"],
         check=True,
         capture_output=True,
         text=True,
-    ).stdout.splitlines()
-    # "bookworm", not "bookworm-updates" nor "bookworm-security"
-    plain = [line for line in targets if "-" not in line.split()[1]]
-    return plain[0].split()[0]
+    ).stdout.split()
+    if not mirrors:
+        raise RuntimeError("apt is not set to any mirror of Debian")
+    return mirrors[0]
+
+
+def _inside(root: Path, script: str) -> None:
+    """Run some lines of shell in a system that is being made, with this machine's network."""
+    enter = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    subprocess.run(
+        [*enter, "sh", "-ec", 'mount -t proc proc "$1/proc"; exec chroot "$1" sh -ec "$2"', "sh", str(root), script],
+        check=True,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _make_base(root: Path, suite: str) -> None:
@@ -197,11 +248,11 @@ def _make_base(root: Path, suite: str) -> None:
         elif Path(name).exists():
             shutil.copy(name, target)
     (root / "etc/apt/sources.list").write_text(f"deb {mirror} {suite} main\n")
-    # Nothing starts by itself, and nothing waits for the disk.
+    # Nothing starts by itself, nothing asks what to do about a file copied above, nothing waits for the disk.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    (root / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+    (root / "etc/dpkg/dpkg.cfg.d/ganeti-ext-test").write_text("force-confold\nforce-unsafe-io\n")
 
     script = f"""
         apt-get update
@@ -212,9 +263,4 @@ def _make_base(root: Path, suite: str) -> None:
         apt-get clean
         rm -rf /var/lib/apt/lists/*
     """
-    subprocess.run(
-        ["chroot", str(root), "sh", "-ec", script],
-        check=True,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.DEVNULL,
-    )
+    _inside(root, script)
