@@ -4,7 +4,7 @@
 # Both need root on a Debian machine that may be changed: they install packages, ours too.
 
 PYTHON = /usr/bin/python3
-SOURCES = setup.py $(shell find ganeti_ext sbin debian docs examples -type f -not -name '*.pyc') README.md LICENSE
+SOURCES = $(shell find ganeti_ext sbin debian docs examples -type f -not -name '*.pyc') README.md LICENSE
 
 .PHONY: demo demo-stop test lint deb install bench clean
 
