@@ -107,7 +107,19 @@ class Booted(Chroot):
 
     def command(self, *argv: str) -> list[str]:
         """The command line that runs argv in here."""
-        return ["nsenter", "--target", self._init, "--mount", "--root", "--wd", "--net", "--uts", "--ipc", "--pid", *argv]
+        return [
+            "nsenter",
+            "--target",
+            self._init,
+            "--mount",
+            "--root",
+            "--wd",
+            "--net",
+            "--uts",
+            "--ipc",
+            "--pid",
+            *argv,
+        ]
 
     def _state(self) -> str:
         return self.run("systemctl", "is-system-running", check=False).stdout.strip()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.package.booted import INIT_CLUSTER, SHIM, Booted, NoSystemd, eventually
-from tests.package.test_package import DAEMONS, Process, daemon_util, fails, install, links, process
+from tests.package.test_package import DAEMONS, Process, daemon_util, install, process
 
 POLICY_RC = "/usr/sbin/policy-rc.d"
 OTHERS = ("ganeti-wconfd", "ganeti-luxid", "ganeti-confd")
@@ -147,7 +147,9 @@ def test_policy_of_the_machine_is_obeyed(stock: Booted, deb: Path, answer: int) 
 
 def test_daemons_do_not_belong_to_what_runs_dpkg(stock: Booted, deb: Path) -> None:
     """As when a service installs it: what it leaves behind ends with it."""
-    stock.write("/run/systemd/system/installs.service", f"[Service]\nType=oneshot\nExecStart=dpkg --install {stock.put(deb)}\n")
+    stock.write(
+        "/run/systemd/system/installs.service", f"[Service]\nType=oneshot\nExecStart=dpkg --install {stock.put(deb)}\n"
+    )
     stock.sh("systemctl daemon-reload; systemctl start installs")
     for name in DAEMONS:
         assert is_ours(serving(stock, name))
@@ -278,8 +280,12 @@ def test_requests_and_restricted_commands_are_served(ours: Booted) -> None:
 
 def test_restart_of_the_node_daemon_leaves_a_running_command_alone(ours: Booted) -> None:
     """And the port is free for the new one."""
-    ours.write("/etc/ganeti/restricted-commands/slow", "#!/bin/sh\ntouch /root/began\nsleep 3\ntouch /root/ended\n", 0o755)
-    ours.sh("rm -f /root/began /root/ended; gnt-ext restricted-command --direct node1.example.com slow >/dev/null 2>&1 &")
+    ours.write(
+        "/etc/ganeti/restricted-commands/slow", "#!/bin/sh\ntouch /root/began\nsleep 3\ntouch /root/ended\n", 0o755
+    )
+    ours.sh(
+        "rm -f /root/began /root/ended; gnt-ext restricted-command --direct node1.example.com slow >/dev/null 2>&1 &"
+    )
     assert eventually((ours.root / "root/began").exists)
     before = serving(ours, "ganeti-noded")
     assert daemon_util(ours, "stop", "ganeti-noded") and daemon_util(ours, "start", "ganeti-noded")
