@@ -3,9 +3,11 @@
 
 from setuptools import find_packages, setup
 
+from ganeti_ext import __version__
+
 setup(
     name="ganeti-ext",
-    version="0.1.0",
+    version=__version__,
     description="Access control for Ganeti's remote API, and restricted commands",
     license="BSD-2-Clause",
     python_requires=">=3.9",

@@ -76,7 +76,15 @@ restart() {
         case "$allowed" in
             104|105)
                 /usr/lib/ganeti/daemon-util stop "$1"
-                /usr/lib/ganeti/daemon-util start "$1"
+                # Under systemd a process belongs to what has started it: were that a
+                # service that installs packages, the daemon would end with it.
+                if [ -d /run/systemd/system ]; then
+                    systemd-run --quiet --scope --slice=system.slice \
+                        /usr/lib/ganeti/daemon-util start "$1" ||
+                        /usr/lib/ganeti/daemon-util start "$1"
+                else
+                    /usr/lib/ganeti/daemon-util start "$1"
+                fi
                 ;;
             *)
                 echo "ganeti-ext: $1 is not restarted, by this machine's policy" >&2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def variant(deb: Path, tmp_path: Path) -> Callable[..., Path]:
         tree = tmp_path / version
         subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
         control = tree / "DEBIAN/control"
-        control.write_text(control.read_text().replace("Version: 0.1.0\n", f"Version: {version}\n"))
+        control.write_text(re.sub("(?m)^Version: .*$", f"Version: {version}", control.read_text()))
         for name, text in files.items():
             file = tree / name
             file.parent.mkdir(parents=True, exist_ok=True)

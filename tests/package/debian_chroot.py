@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +20,7 @@ CACHE = Path("/var/cache/ganeti-ext-test")
 
 INSTALL_DEPS = Path(__file__).parents[1] / "install-deps"
 
-PACKAGES = "ganeti iproute2 logrotate python3-ganeti-rapi python3-yaml"
+PACKAGES = "ganeti iproute2 logrotate python3-ganeti-rapi python3-yaml systemd"
 
 # How a chroot reaches the package mirror is the machine's affair: it is copied.
 APT_CONFIGURATION = (
@@ -74,11 +74,11 @@ print(*sorted(seen), sep="\\n")
 class Chroot:
     """A throw-away copy of a base system; use it in a with statement."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, script: str = MAKE_COPY, namespaces: Sequence[str] = ()) -> None:
         self._first = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL"]  # however we end, it ends, and all that is in it
             + ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
-            + ["sh", "-ec", MAKE_COPY, "sh", str(base)],
+            + [*namespaces, "sh", "-ec", script, "sh", str(base)],
             stdout=subprocess.PIPE,
             text=True,
         )

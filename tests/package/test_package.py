@@ -64,10 +64,6 @@ def fails(chroot: Chroot, *argv: str) -> str:
 # What is in it
 
 
-def test_build_is_reproducible(deb: Path, build: Callable[[], Path]) -> None:
-    assert build().read_bytes() == deb.read_bytes()
-
-
 def test_contents(deb: Path) -> None:
     listing = subprocess.run(["dpkg-deb", "--contents", deb], check=True, capture_output=True, text=True).stdout
     found: dict[str, str] = {}
@@ -165,7 +161,7 @@ def test_reinstall_of_ganeti_keeps_ours(chroot: Chroot, deb: Path) -> None:
 def test_upgrade_and_reinstall_keep_ours(chroot: Chroot, deb: Path, variant: Variant) -> None:
     install(chroot, deb)
     with Watch(chroot, *LINKS) as watch:
-        install(chroot, variant("0.2.0"))
+        install(chroot, variant("9.0"))
         install(chroot, deb)
         install(chroot, deb)
     assert watch.seen == OURS
@@ -242,7 +238,7 @@ def test_removal_keeps_settings_and_purge_keeps_programs(chroot: Chroot, deb: Pa
     ids=["preinst", "file conflict"],
 )
 def test_failed_unpack(chroot: Chroot, deb: Path, variant: Variant, broken: dict[str, str]) -> None:
-    worse = chroot.put(variant("0.2.0", **broken))
+    worse = chroot.put(variant("9.0", **broken))
     with Watch(chroot, *LINKS) as watch:
         fails(chroot, "dpkg", "--install", worse)
     assert watch.seen == STOCK
@@ -256,9 +252,9 @@ def test_failed_unpack(chroot: Chroot, deb: Path, variant: Variant, broken: dict
 
 
 def test_removal_that_is_given_up(chroot: Chroot, variant: Variant) -> None:
-    good = variant("0.2.0")
+    good = variant("9.0")
     prerm = subprocess.run(["dpkg-deb", "--info", good, "prerm"], check=True, capture_output=True, text=True).stdout
-    install(chroot, variant("0.3.0", **{"DEBIAN/prerm": f"{prerm}\n[ $1 != remove ]\n"}))
+    install(chroot, variant("9.1", **{"DEBIAN/prerm": f"{prerm}\n[ $1 != remove ]\n"}))
     with Watch(chroot, *LINKS) as watch:
         fails(chroot, "dpkg", "--remove", "ganeti-ext")
     assert "missing" not in watch.seen
@@ -270,7 +266,7 @@ def test_removal_that_is_given_up(chroot: Chroot, variant: Variant) -> None:
 
 def test_removal_of_an_upgrade_that_was_not_configured(chroot: Chroot, deb: Path, variant: Variant) -> None:
     install(chroot, deb)
-    chroot.run("dpkg", "--unpack", chroot.put(variant("0.2.0")))
+    chroot.run("dpkg", "--unpack", chroot.put(variant("9.0")))
     assert_ours(chroot)
     chroot.run("dpkg", "--remove", "ganeti-ext")
     assert_stock(chroot)
