@@ -7,11 +7,13 @@ yet. A test compares them with its sources, where it is given some.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ganeti import pathutils
+from ganeti.rapi import connector
 
 from ganeti_ext.cli import check, state, text
 from ganeti_ext.cli.check import ERROR, NOTE, WARNING, Finding
@@ -20,7 +22,8 @@ from ganeti_ext.policy.accounts import Account, plain, resolve
 from ganeti_ext.policy.model import Policy, Role
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PERMISSIONS, RESTRICTED_COMMAND
 from ganeti_ext.rapi.access import LAST_GOOD_FILE, POLICY_FILE
-from ganeti_ext.rapi.opcodes import RULES
+from ganeti_ext.rapi.opcodes import RULES, Rule
+from ganeti_ext.rapi.permissions import permission_of, walk
 from ganeti_ext.rapi.quota import has_limits
 from ganeti_ext.rapi.restricted import USERS_FILE
 
@@ -50,9 +53,6 @@ PARTS = (
     ("instances.create", "tags.set", "put tags on what he creates"),
     ("networks.create", "tags.set", "put tags on what he creates"),
 )
-
-#: A deny of one of these forbids requests that need another permission, too.
-_ON_THE_WAY = frozenset(name for rule in RULES.values() for name in rule.does)
 
 
 def granted_there(tokens: Iterable[str]) -> frozenset[str]:
@@ -131,13 +131,33 @@ def _limits(account: Account, held: Iterable[str]) -> Iterator[str]:
             limited.update(dict.fromkeys(roles, name))
     for role, name in limited.items():
         yield f"role {role.name} has {limits_of(role)}" if role.kind is None else f"{name} of {role.kind}s alone"
+    touched = _touched(held)
+    moves = any(rule.moves for name in held for rule in _rules().get(name, ()))
     for deny in account.denies:
-        if deny.objects:
+        if deny.objects and (moves or deny.permissions & touched):
             yield f"{deny.name} is about some objects"
-        elif deny.permissions & _ON_THE_WAY:
+        elif not deny.objects and deny.permissions & touched:
             yield f"{deny.name} forbids what does the same on the way, too"
     if any(role.parameters and "command" in role.parameters.limits for role in account.roles(RESTRICTED_COMMAND)):
         yield _COMMANDS
+
+
+@functools.cache
+def _rules() -> Mapping[str, Sequence[Rule]]:
+    """Permission -> what is known of the opcodes that need it."""
+    found: dict[str, list[Rule]] = {}
+    for resource, method in walk(connector.CONNECTOR):
+        name = getattr(getattr(resource, f"{method}_OPCODE", None), "__name__", "")
+        found.setdefault(permission_of(resource, method) or "", []).append(RULES.get(name, Rule()))
+    return found
+
+
+def _touched(held: Iterable[str]) -> set[str]:
+    """The permissions that a deny can forbid to whoever has some: those, and what their opcodes do on the way."""
+    held = set(held)
+    touched = held.union(*(rule.does for name in held for rule in _rules().get(name, ())))
+    # An export may stop the instance (`opcodes.done_by`).
+    return touched | {"instances.shutdown"} if "instances.export.create" in held else touched
 
 
 #: To those there is no line: they are another thing.

@@ -221,6 +221,12 @@ def test_what_cannot_be_moved() -> None:
     assert verdict("write", "kept")[:4] == ([], ["instances.remove"], [], ["deny (line 12) is about some objects"])
     assert verdict("write", "less").line == "@admin,-instances.remove"
     assert verdict("write", "nostop").stays == ["deny (line 14) forbids what does the same on the way, too"]
+    # What a deny cannot forbid him anyway does not keep him.
+    assert verdict("@readonly", "kept").stays == verdict("@operator", "kept").stays == []
+    assert verdict("instances.list,instances.startup", "nostop").stays == []
+    for column in ("nodes.powercycle", "instances.export.create"):
+        assert verdict(column, "nostop").stays == ["deny (line 14) forbids what does the same on the way, too"]
+    assert verdict("instances.rename", "kept").stays == ["deny (line 12) is about some objects"]
     (more,) = verdict("@operator").more
     assert more.startswith("with instances.export.create he could remove the instance")
     assert verdict("@admin,-instances.remove").more == [more]
