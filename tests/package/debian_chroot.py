@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Debian systems with Ganeti in them, made once, and throw-away copies of those.
 
-A copy is an overlay in namespaces of its own: no network, its own processes, its own
-mounts. It is gone, with all that ran in it, when its first process ends.
+A copy is an overlay in namespaces of its own: no network but its own, its own processes,
+its own mounts. It is gone, with all that ran in it, when its first process ends.
 """
 
 from __future__ import annotations
@@ -44,11 +44,23 @@ MAKE_COPY = """
 nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
+if [ -n "$2" ]; then tar -x -C /mnt/upper -f "$2"; fi
 mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 mount -t proc proc /mnt/root/proc
-ip link set lo up
-hostname node1.example.com
-echo "127.0.0.1 node1.example.com node1 localhost" > /mnt/root/etc/hosts
+mount -t sysfs sysfs /mnt/root/sys
+mount -t devpts devpts /mnt/root/dev/pts
+if [ -z "$3" ]; then
+    ip link set lo up
+    ip link add br0 type bridge
+    ip link set br0 up
+    ip address add 192.0.2.10/24 dev br0
+    hostname node1.example.com
+    cat > /mnt/root/etc/hosts << HOSTS
+127.0.0.1 localhost
+192.0.2.1 cluster.example.com
+192.0.2.10 node1.example.com node1
+HOSTS
+fi
 echo ready
 # An ignored SIGCHLD lets the kernel bury what the daemons leave behind.
 exec env --ignore-signal=CHLD sleep infinity
@@ -58,7 +70,7 @@ WATCH = """
 import os, select, sys
 seen = set()
 print("ready", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], 0.0001)[0]:
     for path in sys.argv[1:]:
         try:
             seen.add(os.readlink(path) if os.access(path, os.X_OK) else "missing")
@@ -69,12 +81,21 @@ print(*sorted(seen), sep="\\n")
 
 
 class Chroot:
-    """A throw-away copy of a base system; use it in a with statement."""
+    """A throw-away copy of a base system; use it in a with statement.
 
-    def __init__(self, base: Path) -> None:
+    over: a directory whose files lie over those of the base.
+    state: an archive that `save` made of another copy; this one goes on from there.
+    online: with the machine's own network, to fetch packages; else with one of its own.
+    """
+
+    def __init__(
+        self, base: Path, over: Path | None = None, state: Path | None = None, online: bool = False
+    ) -> None:
+        layers = f"{over}:{base}" if over else str(base)
         self._first = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
-            + ["sh", "-ec", MAKE_COPY, "sh", str(base)],
+            ["unshare", "--mount", "--propagation", "unchanged", "--uts", "--pid", "--fork", "--kill-child"]
+            + ([] if online else ["--net"])
+            + ["sh", "-ec", MAKE_COPY, "sh", layers, str(state or ""), "online" if online else ""],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -97,10 +118,13 @@ class Chroot:
         self._first.kill()
         self._first.wait()
 
+    def enter(self) -> list[str]:
+        """The command line that runs what follows in here, but with the machine's own files."""
+        return ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
+
     def command(self, *argv: str) -> list[str]:
         """The command line that runs argv in here."""
-        enter = ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
-        return [*enter, "chroot", "/mnt/root", *argv]
+        return [*self.enter(), "chroot", "/mnt/root", *argv]
 
     def run(self, *argv: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command in here; with check, a failure shows what it said."""
@@ -130,6 +154,11 @@ class Chroot:
         """Copy a file into /root in here, and say where it is."""
         shutil.copy(file, self.root / "root")
         return f"/root/{file.name}"
+
+    def save(self, archive: Path) -> None:
+        """Keep what is other in here than in the base."""
+        with archive.open("wb") as stream:
+            subprocess.run([*self.enter(), "tar", "-c", "-C", "/mnt/upper", "."], check=True, stdout=stream)
 
 
 class Watch:
