@@ -88,9 +88,7 @@ class Chroot:
     online: with the machine's own network, to fetch packages; else with one of its own.
     """
 
-    def __init__(
-        self, base: Path, over: Path | None = None, state: Path | None = None, online: bool = False
-    ) -> None:
+    def __init__(self, base: Path, over: Path | None = None, state: Path | None = None, online: bool = False) -> None:
         layers = f"{over}:{base}" if over else str(base)
         self._first = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "unchanged", "--uts", "--pid", "--fork", "--kill-child"]

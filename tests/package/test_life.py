@@ -53,7 +53,7 @@ def test_node_in_use(one_node: OneNode, deb: Path, variant: Variant) -> None:
     asking.assert_refused()
     assert_checks(node)
     assert node.sh("sha256sum /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users") == policy
-    assert node.sh("grep -c '\"user\": \"deputy\"' /var/log/ganeti/rapi-audit.log") != "0"
+    assert node.sh('grep -c \'"user": "deputy"\' /var/log/ganeti/rapi-audit.log') != "0"
 
     with Watch(node, *LINKS) as links, Asking(node) as asking:
         node.run("dpkg", "--remove", "ganeti-ext")
