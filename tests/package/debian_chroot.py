@@ -14,6 +14,7 @@ import subprocess
 import zlib
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 CACHE = Path("/var/cache/ganeti-ext-test")
 
@@ -79,6 +80,8 @@ while not select.select([sys.stdin], [], [], 0.0001)[0]:
 print(*sorted(seen), sep="\\n")
 """
 
+Copy = TypeVar("Copy", bound="Chroot")
+
 
 class Chroot:
     """A throw-away copy of a base system; use it in a with statement.
@@ -104,7 +107,7 @@ class Chroot:
         self._init = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         self.root = Path(f"/proc/{self._init}/root/mnt/root")
 
-    def __enter__(self) -> Chroot:
+    def __enter__(self: Copy) -> Copy:
         return self
 
     def __exit__(

@@ -139,7 +139,7 @@ class Asking:
     def __init__(self, node: OneNode) -> None:
         #: What it was told, to each of the requests, in turn: a status, or what went wrong.
         self.answers: dict[str, list[str]] = {}
-        self._output = tempfile.TemporaryFile("w+")
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed at the end of the with statement
         # With the Python of the machine: that in there may be in the midst of an upgrade.
         self._process = subprocess.Popen(
             [*node.enter(), "/usr/bin/python3", "-c", ASK],
