@@ -10,7 +10,7 @@ import pytest
 from tests.package import next_release
 from tests.package.debian_chroot import Watch
 from tests.package.one_node import Asking, OneNode
-from tests.package.test_life import RESTART, assert_checks
+from tests.package.test_life import assert_checks
 from tests.package.test_package import DAEMONS, LINKS, OURS, Variant, assert_ours, assert_stock, fails, install
 
 # Only where the old Ganeti's own settings were changed is anything asked: ours are as we brought them.
@@ -24,7 +24,7 @@ def pids(node: OneNode) -> list[str]:
 def upgrade_cluster(node: OneNode, newer: Path) -> None:
     """From Ganeti 3.0 to 3.1, when Debian has been upgraded.
 
-    Till then 3.0 is what runs, and it goes on running; started anew it cannot be, for trixie's Python has no asynchat.
+    Till then 3.0 goes on running; started anew it cannot be, for trixie's Python has no asynchat.
     """
     before = pids(node)
     said = node.run("dpkg", "--install", node.put(newer)).stderr
@@ -32,10 +32,13 @@ def upgrade_cluster(node: OneNode, newer: Path) -> None:
     assert pids(node) == before
     assert_checks(node)
 
-    # Should somebody restart them nevertheless, neither is there, with us or without, until:
+    # After a reboot none is there, with us or without, and luxid, which comes after them, has to be started by hand.
     for daemon in DAEMONS:
         assert "asynchat" in fails(node, f"/usr/sbin/{daemon}.distrib", "--version")
-        assert "asynchat" in fails(node, "sh", "-ec", RESTART.format(daemon))
+    node.sh("/usr/lib/ganeti/daemon-util stop-all")
+    assert "asynchat" in fails(node, "/usr/lib/ganeti/daemon-util", "start-all")
+    for daemon in ("ganeti-wconfd", "ganeti-luxid"):
+        node.sh(f"/usr/lib/ganeti/daemon-util start {daemon}")
     node.run("gnt-cluster", "upgrade", "--to", "3.1", check=False)  # its last step, verify, tells of /proc
     assert node.sh("readlink /etc/ganeti/share") == "/usr/share/ganeti/3.1"
     node.sh("gnt-cluster verify --ignore-errors=ENODESETUP")
