@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Debian systems with Ganeti in them, made once, and throw-away copies of those.
 
-A copy is an overlay in namespaces of its own: no network, its own processes, its own
-mounts. It is gone, with all that ran in it, when its first process ends.
+A copy is an overlay in namespaces of its own: no network but its own, its own processes,
+its own mounts. It is gone, with all that ran in it, when its first process ends.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 CACHE = Path("/var/cache/ganeti-ext-test")
 
@@ -47,11 +48,23 @@ MAKE_COPY = """
 nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
+if [ -n "$2" ]; then tar -x -C /mnt/upper -f "$2"; fi
 mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 mount -t proc proc /mnt/root/proc
-ip link set lo up
-hostname node1.example.com
-echo "127.0.0.1 node1.example.com node1 localhost" > /mnt/root/etc/hosts
+mount -t sysfs sysfs /mnt/root/sys
+mount -t devpts devpts /mnt/root/dev/pts
+if [ -z "$3" ]; then
+    ip link set lo up
+    ip link add br0 type bridge
+    ip link set br0 up
+    ip address add 192.0.2.10/24 dev br0
+    hostname node1.example.com
+    cat > /mnt/root/etc/hosts << HOSTS
+127.0.0.1 localhost
+192.0.2.1 cluster.example.com
+192.0.2.10 node1.example.com node1
+HOSTS
+fi
 echo ready
 # An ignored SIGCHLD lets the kernel bury what the daemons leave behind.
 exec env --ignore-signal=CHLD sleep infinity
@@ -61,7 +74,7 @@ WATCH = """
 import os, select, sys
 seen = set()
 print("ready", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], 0.0001)[0]:
     for path in sys.argv[1:]:
         try:
             seen.add(os.readlink(path) if os.access(path, os.X_OK) else "missing")
@@ -70,15 +83,34 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 print(*sorted(seen), sep="\\n")
 """
 
+Copy = TypeVar("Copy", bound="Chroot")
+
 
 class Chroot:
-    """A throw-away copy of a base system; use it in a with statement."""
+    """A throw-away copy of a base system; use it in a with statement.
 
-    def __init__(self, base: Path, script: str = MAKE_COPY, namespaces: Sequence[str] = ()) -> None:
+    script: makes the copy; its first arguments are the layers, `state` and whether it is `online`.
+    namespaces: options of unshare, for more of them.
+    over: a directory whose files lie over those of the base.
+    state: an archive that `save` made of another copy; this one goes on from there.
+    online: with the machine's own network, to fetch packages; else with one of its own.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        script: str = MAKE_COPY,
+        namespaces: Sequence[str] = (),
+        over: Path | None = None,
+        state: Path | None = None,
+        online: bool = False,
+    ) -> None:
+        layers = f"{over}:{base}" if over else str(base)
         self._first = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL"]  # however we end, it ends, and all that is in it
-            + ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
-            + [*namespaces, "sh", "-ec", script, "sh", str(base)],
+            + ["unshare", "--mount", "--propagation", "unchanged", "--uts", "--pid", "--fork", "--kill-child"]
+            + ([] if online else ["--net"])
+            + [*namespaces, "sh", "-ec", script, "sh", layers, str(state or ""), "online" if online else ""],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -89,7 +121,7 @@ class Chroot:
         self._init = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         self.root = Path(f"/proc/{self._init}/root/mnt/root")
 
-    def __enter__(self) -> Chroot:
+    def __enter__(self: Copy) -> Copy:
         return self
 
     def __exit__(
@@ -101,10 +133,13 @@ class Chroot:
         self._first.kill()
         self._first.wait()
 
+    def enter(self) -> list[str]:
+        """The command line that runs what follows in here, but with the machine's own files."""
+        return ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
+
     def command(self, *argv: str) -> list[str]:
         """The command line that runs argv in here."""
-        enter = ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
-        return [*enter, "chroot", "/mnt/root", *argv]
+        return [*self.enter(), "chroot", "/mnt/root", *argv]
 
     def run(self, *argv: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command in here; with check, a failure shows what it said."""
@@ -142,6 +177,11 @@ class Chroot:
         with subprocess.Popen(["tar", "--create", *left_out, "."], cwd=tree, stdout=subprocess.PIPE) as tar:
             unpack = self.command("tar", "--extract", "--no-same-owner", f"--directory={path}")
             subprocess.run(unpack, stdin=tar.stdout, env=ENVIRONMENT, check=True)
+
+    def save(self, archive: Path) -> None:
+        """Keep what is other in here than in the base."""
+        with archive.open("wb") as stream:
+            subprocess.run([*self.enter(), "tar", "-c", "-C", "/mnt/upper", "."], check=True, stdout=stream)
 
 
 class Watch:

@@ -294,19 +294,6 @@ def test_interrupted_scripts_are_taken_up_again(chroot: Chroot, deb: Path, step:
     assert_stock(chroot)
 
 
-def test_somebody_elses_diversion(chroot: Chroot, deb: Path) -> None:
-    rapi = "/usr/sbin/ganeti-rapi"
-    chroot.sh(f"dpkg-divert --local --rename --add {rapi}")
-    chroot.write(rapi, "#!/bin/sh\n", 0o755)
-    said = fails(chroot, "dpkg", "--install", chroot.put(deb))
-    assert f"{rapi} is already diverted by LOCAL" in said
-    assert chroot.sh(f"cat {rapi}") == "#!/bin/sh"
-    assert chroot.sh(f"readlink {rapi}.distrib") in STOCK
-    chroot.run("dpkg", "--remove", "ganeti-ext")
-    assert diversions(chroot) == []
-    assert chroot.sh(f"cat {rapi}") == "#!/bin/sh"
-
-
 # An installation that does not load
 
 
