@@ -133,8 +133,7 @@ class _Control(AccessControl):
     """The access control with a policy that was read before, and with an account that may be a part of one."""
 
     def __init__(self, known: State) -> None:
-        super().__init__()
-        self._policy = known.policy
+        super().__init__(policy=known.policy)
         self.part: Account | None = None
 
     def account_of(self, user: Any, always: bool = False) -> Account | None:

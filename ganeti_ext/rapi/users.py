@@ -21,6 +21,10 @@ class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
     access = AccessControl()
     _users: Any
 
+    def Get(self, username: str) -> Any:
+        """The user of that name, with what his tokens grant; None if there is none."""
+        return self.access.user(username)
+
     def Load(self, filename: str) -> bool:
         """Loads the file as Ganeti does; users are seen only once they are worked out.
 
@@ -35,6 +39,7 @@ class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
         except Exception:
             logging.exception("Working out the accounts of %s: nobody is let in", filename)
             self._users = None
+            self.access.forget_users()
             return False
         self._users = fresh._users
         return loaded
