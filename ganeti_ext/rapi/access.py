@@ -13,8 +13,9 @@ from ganeti import pathutils, utils
 
 from ganeti_ext import rootfile
 from ganeti_ext.errors import ExtError
-from ganeti_ext.policy.accounts import Account, Grants, account_of, plain, resolve
+from ganeti_ext.policy.accounts import Account, Grants, account_of, plain, plain_permissions, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
+from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
 from ganeti_ext.rapi.passwords import costliest
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
@@ -187,7 +188,7 @@ class AccessControl:
 
         Each user gets `tokens`, his third column as it was read, `grants`, and for an
         account of ours as `options` the names of its permissions, which is what Ganeti's own
-        check looks for on the access lists.
+        check looks for on the access lists; where Ganeti has permissions itself, those are his `permissions`.
         """
         if users is None:
             self.forget_users()
@@ -208,8 +209,10 @@ class AccessControl:
             user.grants, options = known[tokens]
             if user.grants is not None:
                 user.options = options
-                if self._started:
-                    _log_problems(user.name, user.grants.problems)
+            if hasattr(user, "permissions"):
+                user.permissions = _permissions(user)
+            if user.grants is not None and self._started:
+                _log_problems(user.name, user.grants.problems)
         return self._state._replace(
             users=users,
             policy=policy,
@@ -220,7 +223,7 @@ class AccessControl:
     def _grants_of(self, name: str, policy: Policy) -> Grants | None:
         """What a policy would grant to a user; None if there is no such user."""
         user = self.user(name)
-        return None if user is None else resolve(user.tokens, policy) or plain(user.tokens)
+        return None if user is None else resolve(user.tokens, policy) or _plain(user)
 
     @property
     def audit_reads(self) -> bool:
@@ -232,15 +235,33 @@ class AccessControl:
         """What is granted to a user of Ganeti's file; None if nothing of ours is about him, unless it is `always`."""
         policy = self._state.policy or _NO_POLICY
         account = account_of(user.name, getattr(user, "grants", None), policy)
-        return Account(user.name, plain(user.tokens), policy) if account is None and always else account
+        return Account(user.name, _plain(user), policy) if account is None and always else account
 
     def whole_account_of(self, user: Any) -> Account:
         """All that a user of Ganeti's file has, by Ganeti's own options too."""
-        grants = user.grants if user.grants is not None else plain(user.tokens)
+        grants = user.grants if user.grants is not None else _plain(user)
         return Account(user.name, grants, self._state.policy or _NO_POLICY)
 
 
 _NO_POLICY = Policy()
+
+
+#: Options of which Ganeti's next release makes the role of an administrator, who has what is ours, too.
+_ALL = frozenset({"all", "write"})
+
+
+def _permissions(user: Any) -> frozenset[str]:
+    """The permissions of a user for Ganeti's own check, where it has one."""
+    if user.grants is not None:
+        return frozenset(user.grants.roles)
+    known: frozenset[str] = user.permissions
+    return known if _ALL.isdisjoint(user.tokens) else known | {RESTRICTED_COMMAND}
+
+
+def _plain(user: Any) -> Grants:
+    """What Ganeti itself gives to a user without a token of ours."""
+    permissions = getattr(user, "permissions", None)
+    return plain(user.tokens) if permissions is None else plain_permissions(permissions)
 
 
 def _log_problems(name: str, problems: Iterable[str]) -> None:

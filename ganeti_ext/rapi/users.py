@@ -14,6 +14,19 @@ from ganeti_ext.rapi.access import AccessControl
 _GanetiUsers = rapi.RapiUsers
 
 
+class Roles(dict[str, frozenset[str]]):
+    """Ganeti's roles, where it has some. Any other is a role of nothing: what it grants is worked out by us.
+
+    So that Ganeti does not log a role of the policy as unknown; what is unknown to us, too, we log ourselves.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> frozenset[str]:
+        return frozenset()
+
+
 class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
     """Ganeti's users, each with what his tokens grant: `AccessControl.resolve_users`."""
 

@@ -420,8 +420,7 @@ def test_every_endpoint_has_a_row() -> None:
 
 
 def test_every_endpoint_of_our_own_has_a_row() -> None:
-    connections = dict(connector.CONNECTOR)
-    resources.offer(connections, True)
+    connections = resources.served(connector.CONNECTOR, False, True)
     added = set(walk(connections)) - set(walk(connector.CONNECTOR))
     assert len(added) == len(OURS) == 1
     for row in OURS:
