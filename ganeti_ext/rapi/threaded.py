@@ -37,6 +37,7 @@ class Server(_GanetiServer):  # type: ignore[misc, valid-type]
 
     #: Set by `prepare`.
     before_start: Callable[[], None]
+    ganeti_handler: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -323,7 +323,8 @@ def test_unconfigured_nothing_of_it_is_there(prepared: Cluster) -> None:
     prepared.restart("rapi")
     prepared.set_rapi_users(USERS)
     assert ours == stock
-    assert {answer[:12] for answer in ours} == {b"HTTP/1.1 401", b"HTTP/1.1 400"}
+    # Of no-number Ganeti's next release makes a 500.
+    assert {answer[:12] for answer in ours} - {b"HTTP/1.1 500"} == {b"HTTP/1.1 401", b"HTTP/1.1 400"}
 
 
 def test_the_port_is_still_ganetis(prepared: Cluster) -> None:
