@@ -50,6 +50,8 @@ class RemoteApiHandler(SignIn):
 
     def AuthenticationRequired(self, req: Any) -> bool:
         """Nothing is anonymous once there is something to protect (design, 3.1)."""
+        if self.access.active and self._reqauth:
+            return True  # before it is told whether there is such a path, as Ganeti's next release does
         if super().AuthenticationRequired(req):
             return True
         resource = type(self._GetRequestContext(req).handler).__name__
