@@ -23,6 +23,7 @@ from ganeti import http, pathutils
 
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.body import UnreadBody, linger
+from ganeti_ext.rapi.signin import SignIn
 
 #: Seconds between two looks at whether a file is another.
 LOOK_AGAIN = 1.0
@@ -35,13 +36,14 @@ _GanetiRequestHandler = ganeti.http.server.GanetiRequestHandler
 class Server(_GanetiServer):  # type: ignore[misc, valid-type]
     """Ganeti's server, whose threads find all that they go by, and a handler for each request."""
 
-    #: Set by `prepare`.
-    before_start: Callable[[], None]
+    #: Set by `prepare`; what is served otherwise is not our handler.
+    before_start: Callable[[], None] = staticmethod(lambda: None)
     ganeti_handler: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ganeti_handler = Front(self.ganeti_handler)
+        if isinstance(self.ganeti_handler, SignIn):
+            self.ganeti_handler = Front(self.ganeti_handler)
 
     def Start(self) -> None:
         """Loads what is to be enforced, and serves."""
