@@ -19,6 +19,12 @@ from ganeti_ext.errors import ExtError, StartupError
 MIDDLEWARE_OPTION = "--middleware"
 MIDDLEWARE_VARIABLE = "GANETI_RAPI_MIDDLEWARE"
 
+#: The signature of the server of Ganeti's next release.
+_THREADED_SERVER = (
+    "(local_address, port, ganeti_handler, ssl_params=None, ssl_verify_peer=False, ssl_verify_callback=None,"
+    " max_clients=20)"
+)
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -75,7 +81,7 @@ def noded_patches() -> list[Patch]:
 
 def _threaded_noded_patches() -> list[Patch]:
     """The same where each request has a thread (Ganeti's next release)."""
-    from ganeti_ext.noded import reaper
+    from ganeti_ext.noded import threaded
 
     return [
         Patch("ganeti.http.server", "_ChildProcessReaper._reaper_loop", "(self)", "overridden"),
@@ -84,7 +90,29 @@ def _threaded_noded_patches() -> list[Patch]:
             "_ChildProcessReaper",
             "(check_interval=1.0)",
             "would take the exit status of a restricted command before we have it",
-            make=lambda _: reaper.Reaper,
+            make=lambda _: threaded.Reaper,
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer.process_request",
+            "(self, request, client_address)",
+            "overridden",
+            switch="NODED_FAIR_QUEUE",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer._process_request_thread",
+            "(self, request, client_address)",
+            "called",
+            switch="NODED_FAIR_QUEUE",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer",
+            _THREADED_SERVER,
+            "a flood from one address keeps no other from being served",
+            make=lambda _: threaded.Server,
+            switch="NODED_FAIR_QUEUE",
         ),
     ]
 
@@ -352,8 +380,7 @@ def _threaded_patches(threaded: Any) -> list[Patch]:
         Patch(
             "ganeti.http.server",
             "HttpServer",
-            "(local_address, port, ganeti_handler, ssl_params=None, ssl_verify_peer=False, ssl_verify_callback=None,"
-            " max_clients=20)",
+            _THREADED_SERVER,
             "serves nobody before the policy is there, and gives each request a handler of its own",
             make=lambda _: threaded.Server,
         ),

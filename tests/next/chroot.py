@@ -83,7 +83,7 @@ def lay_over(chroot: Chroot, lib: Path) -> list[str]:
     """Puts a later Ganeti's `lib/` in the place of 3.1's; returns the constants that had to be added."""
     ganeti = chroot.root / GANETI
     before = ganeti.with_name("ganeti-3.1")
-    ganeti.rename(before)
+    shutil.move(ganeti, before)  # which an overlay cannot rename
     shutil.copytree(lib, ganeti, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.in*", "build"))
     for name in GENERATED:
         if (before / name).is_dir():
