@@ -158,7 +158,6 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     from ganeti.rapi import connector, rlib2
 
     from ganeti_ext.rapi import access, handler, permissions, quiet, resources, restricted, transport, users
-    from ganeti_ext.rapi.middleware import load_middleware
     from ganeti_ext.rapi.throttle import Throttle
 
     threads = compat.serves_in_threads()
@@ -179,6 +178,8 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     def use_handler(_: Any) -> type:
         if middleware is None:
             return handler.RemoteApiHandler
+        from ganeti_ext.rapi.middleware import load_middleware
+
         control.has_middleware = True
         return load_middleware(middleware, handler.RemoteApiHandler)
 

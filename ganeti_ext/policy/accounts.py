@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -105,6 +104,8 @@ def nearest(word: str, words: Iterable[str], text: str = "; did you mean {!r}?")
     known = sorted(words)
     if len(word) > _MAX_HINT or len(known) > _MAX_KNOWN:
         return ""
+    import difflib  # here: a daemon that starts seldom has anything to say
+
     found = difflib.get_close_matches(word, known, n=1)
     return text.format(found[0]) if found else ""
 

@@ -225,6 +225,14 @@ def test_end(execute: Callable[..., run.Result], body: str, output: str, failure
     assert execute(body) == run.Result(output, failure)
 
 
+def test_a_command_is_noted_as_long_as_somebody_is_to_collect_it(script: Callable[..., Path]) -> None:
+    """For a daemon whose threads share its children."""
+    process = run.start(str(script("exit 3")), "x")
+    assert process.pid in run.commands and not run.starting.locked()
+    assert run.collect(process).failure == "exited with exit code 3"
+    assert process.pid not in run.commands
+
+
 def test_it_is_reaped_and_nothing_stays_open(script: Callable[..., Path]) -> None:
     path = str(script("exit 3"))
     before = os.listdir("/proc/self/fd")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganeti_ext.policy.accounts import Account, account_of, is_ours, nearest, plain, resolve
+from ganeti_ext.policy.accounts import Account, account_of, is_ours, nearest, plain, plain_permissions, resolve
 from ganeti_ext.policy.model import BUILTIN, Deny, Policy, Role, Scope, Selector, Target
 from ganeti_ext.policy.pattern import Pattern, Patterns
 from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PERMISSIONS, PLAIN_ROLES
@@ -305,3 +305,11 @@ def test_roles_are_bound_to_their_user_once() -> None:
     assert not jim.roles("tags.set")[0].covers(Target("instance", "joe-1"))
     assert odd.roles("tags.set") == (SCOPED,)
     assert odd.roles("no.such") == ()
+
+
+def test_what_ganeti_gives_by_permissions_of_its_own() -> None:
+    """Those that we know; whoever has them all is an administrator."""
+    some = plain_permissions({"tags.get", "instances.list", "a.later.one"})
+    assert set(some.roles) == {"tags.get", "instances.list"}
+    assert plain_permissions(()).roles == {}
+    assert plain_permissions(PERMISSIONS).roles == dict.fromkeys(PERMISSIONS, (BUILTIN["admin"],))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from pathlib import Path
@@ -441,3 +442,32 @@ def test_reading_leaves_no_descriptor_open(tmp_path: Path, kind: str) -> None:
         except (OSError, UnsafeFile):
             assert kind != "regular"
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+# Where Ganeti has permissions itself (its next release).
+
+
+def test_ganetis_own_check_knows_what_our_tokens_grant() -> None:
+    users = fake.parse_users("she @readonly,+tags.set,-tags.get\nroot write\nnoc read\ntypo @typo\nempty ")
+    ganetis = {"she": {"tags.get"}, "root": {"jobs.list"}, "noc": {"jobs.list"}, "typo": {"jobs.list"}, "empty": set()}
+    for name, permissions in ganetis.items():
+        users[name].permissions = frozenset(permissions)
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    control.resolve_users(users)
+    found = {name: control.user(name).permissions for name in ganetis}
+    assert found["she"] == set(control.user("she").grants.roles)
+    assert "tags.set" in found["she"] and "tags.get" not in found["she"]
+    # What it calls an administrator has what is ours, too; the others have what it gave them.
+    assert found["root"] == {"jobs.list", "nodes.restricted_command"}
+    assert (found["noc"], found["typo"], found["empty"]) == ({"jobs.list"}, set(), set())
+    assert set(control.whole_account_of(control.user("noc")).grants.roles) == {"jobs.list"}
+
+
+def test_a_new_policy_changes_no_user_that_a_request_holds() -> None:
+    control = AccessControl("/nonexistent/a", "/nonexistent/b")
+    control.resolve_users(fake.parse_users("she @r"))
+    control._take(load_policy(GOOD.encode(), "policy"))
+    held, state = control.user("she"), copy.copy(control)
+    control._take(load_policy(BETTER.encode(), "policy"))
+    assert set(held.grants.roles) == set(state.user("she").grants.roles) == {"tags.set"}
+    assert set(control.user("she").grants.roles) == {"tags.get"}

@@ -182,6 +182,18 @@ def test_a_middlewares_role_and_lists_of_ones_own_go_together(first: bool) -> No
         assert rlib2.R_2_instances_name_reboot.POST_ACCESS == ["write"]
 
 
+def test_a_middlewares_role_where_a_permission_stands_in_place_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Ganeti's next release."""
+    monkeypatch.setattr(permissions, "_REGISTERED", {})
+    resource = type("R_2_x", (), {"GET_ACCESS": "jobs.list", "PUT_ACCESS": "jobs.list"})
+    own_access_lists({"/2/x": resource})
+    register_role("test", [(resource, "GET")])
+    assert (resource.GET_ACCESS, resource.PUT_ACCESS) == ("jobs.list", "jobs.list")  # type: ignore[attr-defined]
+    assert permissions.registered_role(resource, "GET", ["other", "test"]) == "test"
+    assert permissions.registered_role(resource, "GET", ["other"]) is None
+    assert permissions.registered_role(resource, "PUT", ["test"]) is None
+
+
 # All pairs: what is granted for one endpoint opens no other one.
 
 

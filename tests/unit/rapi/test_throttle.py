@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -143,6 +144,13 @@ def test_all_processes_count_together(throttle: Throttle) -> None:
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
     assert throttle.wait(ONE) == (400 - ALLOWANCE + 1) * INTERVAL
     assert throttle.wait(OTHER) == 0
+
+
+def test_all_threads_count_together(throttle: Throttle) -> None:
+    """The kernel's lock keeps no thread of the same process out."""
+    with ThreadPoolExecutor(8) as pool:
+        last = max(pool.map(lambda _: throttle.failed("192.0.2.1"), range(400)))
+    assert throttle.wait("192.0.2.1") == last == pytest.approx((400 - ALLOWANCE + 1) * INTERVAL)
 
 
 def test_a_child_that_is_killed_with_the_lock_holds_nobody(throttle: Throttle) -> None:
