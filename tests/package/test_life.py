@@ -43,7 +43,12 @@ def test_node_in_use(one_node: OneNode, deb: Path, variant: Variant) -> None:
     install(node, deb)
     assert_checks(node)
 
-    policy = node.sh("sha256sum /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users")
+    # What the administrator has made of our settings and hooks stays so, without a question.
+    node.sh("echo RAPI_QUIET_LOG=no >> /etc/default/ganeti-ext; rm /etc/ganeti/hooks/node-add-post.d/ganeti-ext")
+    settings = (
+        "cat /etc/default/ganeti-ext /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users; ls /etc/ganeti/hooks/*"
+    )
+    before_upgrade = node.sh(settings)
     with Watch(node, *LINKS) as links, Asking(node) as asking:
         install(node, variant("0.2.0"))
         node.sh("dpkg --install /debs/*.deb")
@@ -52,7 +57,7 @@ def test_node_in_use(one_node: OneNode, deb: Path, variant: Variant) -> None:
     assert links.seen == OURS
     asking.assert_refused()
     assert_checks(node)
-    assert node.sh("sha256sum /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users") == policy
+    assert node.sh(settings) == before_upgrade
     assert node.sh('grep -c \'"user": "deputy"\' /var/log/ganeti/rapi-audit.log') != "0"
 
     with Watch(node, *LINKS) as links, Asking(node) as asking:
