@@ -59,7 +59,7 @@ def test_next_release(suite: str, base: Path, cluster_state: Path, deb: Path, va
             assert_ours(node)
             assert_checks(node)
             if suite == "bookworm":
-                upgrade_cluster(node, variant("0.2.0"))
+                upgrade_cluster(node, variant("9.0"))
             assert node.sh("gnt-cluster --version") != release
             assert_checks(node)
             node.run(*UPGRADE, "autoremove")
