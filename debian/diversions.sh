@@ -41,11 +41,12 @@ divert() {
     done
     for daemon in $DAEMONS; do
         path="/usr/sbin/$daemon"
+        # The diversion first: whatever stops us after it, undivert knows what is to be undone.
+        dpkg-divert --quiet --package ganeti-ext --no-rename --divert "$path.distrib" --add "$path"
         # Both names hold Ganeti's file until ours takes the first one.
         if exists "$path" && ! is_ours "$daemon"; then
             cp -a --remove-destination "$path" "$path.distrib"
         fi
-        dpkg-divert --quiet --package ganeti-ext --no-rename --divert "$path.distrib" --add "$path"
         is_ours "$daemon" || link "$daemon" "../libexec/ganeti-ext/$daemon"
     done
 }

@@ -95,7 +95,7 @@ def ask(user, method, path):
 while True:
     for what, request in REQUESTS.items():
         print(what, ask(*request), sep="\\t", flush=True)
-    if select.select([sys.stdin], [], [], 0.01)[0]:
+    if select.select([sys.stdin], [], [], 0.03)[0]:
         break
 """
 

@@ -86,7 +86,7 @@ def status(chroot: Chroot) -> str:
 def test_stopped_at_each_step(chroot: Chroot, deb: Path, variant: Variant, deed: str) -> None:
     """Before each command of each maintainer script; then one command of dpkg mends it."""
     meddle(chroot, deed)
-    package, newer = chroot.put(deb), chroot.put(variant("0.2.0"))
+    package, newer = chroot.put(deb), chroot.put(variant("9.0"))
     chroot.run("dpkg", "--unpack", package)
     # Almost full from the start, so that it is quickly done.
     used = subprocess.check_output([*chroot.enter(), "df", "--output=used,iused", "/mnt"], text=True).split()[-2:]
@@ -95,10 +95,13 @@ def test_stopped_at_each_step(chroot: Chroot, deb: Path, variant: Variant, deed:
     with Watch(chroot, *LINKS) as watch:
         while stopped_at(chroot, configured + 1, "dpkg", "--configure", "ganeti-ext"):
             configured += 1
+            run(chroot, "dpkg", "--remove", "ganeti-ext")
+            assert_stock(chroot)
+            run(chroot, "dpkg", "--unpack", package)
+            assert stopped_at(chroot, configured, "dpkg", "--configure", "ganeti-ext")
             run(chroot, "dpkg", "--configure", "--pending")
             assert_ours(chroot)
             run(chroot, "dpkg", "--remove", "ganeti-ext")
-            assert_stock(chroot)
             run(chroot, "dpkg", "--unpack", package)
         assert_ours(chroot)
         while stopped_at(chroot, removed + 1, "dpkg", "--remove", "ganeti-ext"):

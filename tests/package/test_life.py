@@ -21,8 +21,13 @@ from tests.package.test_package import (
 OUTSIDE, INSIDE = "/2/instances/db.prod.example.com", "/2/instances/web1.test.example.com"
 
 
+HELLO = "/etc/ganeti/restricted-commands/hello"
+
+
 def assert_checks(node: OneNode) -> None:
-    """Our checks are in force, and let through what they should."""
+    """Our checks are in force, and let through what they should; the node daemon is ours, too."""
+    node.write(HELLO, "#!/bin/sh\necho hello\n", 0o755)
+    assert "hello" in node.sh("gnt-ext restricted-command --direct node1.example.com hello")
     assert node.ask("tenant", "GET", OUTSIDE)[0] == 404
     assert node.ask("tenant", "GET", INSIDE)[0] == 200
     assert node.ask("deputy", "DELETE", f"{OUTSIDE}?dry-run=1")[0] == 403
@@ -43,16 +48,21 @@ def test_node_in_use(one_node: OneNode, deb: Path, variant: Variant) -> None:
     install(node, deb)
     assert_checks(node)
 
-    policy = node.sh("sha256sum /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users")
+    # What the administrator has made of our settings and hooks stays so, without a question.
+    node.sh("echo RAPI_QUIET_LOG=no >> /etc/default/ganeti-ext; rm /etc/ganeti/hooks/node-add-post.d/ganeti-ext")
+    settings = (
+        "cat /etc/default/ganeti-ext /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users; ls /etc/ganeti/hooks/*"
+    )
+    before_upgrade = node.sh(settings)
     with Watch(node, *LINKS) as links, Asking(node) as asking:
-        install(node, variant("0.2.0"))
+        install(node, variant("9.0"))
         node.sh("dpkg --install /debs/*.deb")
         install(node, deb)
         node.sh("/usr/lib/ganeti/daemon-util stop-all; /usr/lib/ganeti/daemon-util start-all")
     assert links.seen == OURS
     asking.assert_refused()
     assert_checks(node)
-    assert node.sh("sha256sum /etc/ganeti/rapi-access.yaml /var/lib/ganeti/rapi/users") == policy
+    assert node.sh(settings) == before_upgrade
     assert node.sh('grep -c \'"user": "deputy"\' /var/log/ganeti/rapi-audit.log') != "0"
 
     with Watch(node, *LINKS) as links, Asking(node) as asking:
@@ -61,6 +71,7 @@ def test_node_in_use(one_node: OneNode, deb: Path, variant: Variant) -> None:
     assert "200" in asking.answers["tenant reads"], "whoever asks cannot see it"
     assert_stock(node)
     assert_no_checks(node)
+    node.sh(f"rm {HELLO}")
     node.run("dpkg", "--purge", "ganeti-ext")
     left = set(node.sh("find / -xdev -path /root -prune -o -print").splitlines()) - set(before)
     ours = re.compile(r"/(proc|var/lib/dpkg|var/log/(dpkg|apt)|var/lib/ganeti/queue|run/ganeti/livelocks)")
