@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -114,7 +115,9 @@ def test_less_memory_than_stock(daemons: dict[str, NodeDaemon]) -> None:
         with idle_child(daemons[kind]) as child:
             private[kind] = kib(child, "Private_Dirty", "smaps_rollup")
     assert private["ours"] <= 0.2 * private["stock"]
-    assert kib(daemons["ours"].pid, "VmLck") <= kib(daemons["stock"].pid, "VmLck") + 256
+    # Memory comes in arenas of 1 MiB, in which there is room for ours; of 256 KiB before Python 3.10.
+    more = 256 if sys.version_info >= (3, 10) else 768
+    assert kib(daemons["ours"].pid, "VmLck") <= kib(daemons["stock"].pid, "VmLck") + more
 
 
 def test_switched_off(cluster: Cluster) -> None:

@@ -64,6 +64,7 @@ class Release:
         self.name = name
         self.cells: dict[str, Cell] = {}
         self._few = few
+        self._env = dict(debian_chroot.ENVIRONMENT)  # of what is run inside
         self._logs = LOGS / name
         shutil.rmtree(self._logs, ignore_errors=True)
         self._logs.mkdir(parents=True)
@@ -96,28 +97,29 @@ class Release:
         self._shell(chroot, "lintian", "debian/check-deb build/deb")
         if not self._shell(chroot, "install", "dpkg --install build/deb/*.deb"):
             return
-        env = {}
         if chroot.run("python3", "-c", CAN_MAKE_CLUSTERS, check=False).returncode:
             shutil.copytree(saved_clusters(), chroot.root / "srv/saved")
-            env[SAVED] = "/srv/saved"
-        self._tests(chroot, "unit", ["tests/unit"])
-        self._tests(chroot, "ganeti", ["tests/ganeti"])
+            self._env[SAVED] = "/srv/saved"
+        self._tests(chroot, "unit", "tests/unit")
+        self._tests(chroot, "ganeti", "tests/ganeti")
         few = [f"tests/cluster/{name}.py" for name in FEW]
-        self._tests(chroot, "cluster", few if self._few else ["tests/cluster"], **env)
-        if env:
+        self._tests(chroot, "cluster", *(few if self._few else ["tests/cluster"]))
+        if SAVED in self._env:
             self.cells["cluster"] = self.cells["cluster"].with_note(TRIXIES_CLUSTER)
         if not self._few:
-            self._shell(chroot, "demo", "/usr/bin/python3 -m tests.demo", **env)
+            self._shell(chroot, "demo", "/usr/bin/python3 -m tests.demo")
 
-    def _shell(self, chroot: Chroot, name: str, script: str, report: str = "", **env: str) -> bool:
+    def _shell(self, chroot: Chroot, name: str, script: str, report: Path | None = None) -> bool:
         command = chroot.command("sh", "-ec", f"cd {INSIDE}; {script}")
-        path = chroot.root / report.lstrip("/") if report else None
-        return self._step(name, command, {**debian_chroot.ENVIRONMENT, **env}, path)
+        return self._step(name, command, self._env, report)
 
-    def _tests(self, chroot: Chroot, name: str, paths: Sequence[str], **env: str) -> None:
-        report = f"{INSIDE}/build/{name}.xml"
-        script = f"/usr/bin/python3 -m pytest {PYTEST} --junit-xml={report} {' '.join(paths)}"
-        self._shell(chroot, name, script, report, **env)
+    def _tests(self, chroot: Chroot, name: str, *paths: str) -> None:
+        inside = f"{INSIDE}/build/{name}.xml"
+        report = chroot.root / inside.lstrip("/")
+        script = f"/usr/bin/python3 -m pytest {PYTEST} --junit-xml={inside} {' '.join(paths)}"
+        self._shell(chroot, name, script, report)
+        if report.exists():
+            shutil.copy(report, self._logs)
 
     def _step(self, name: str, command: Sequence[str], env: dict[str, str], report: Path | None = None) -> bool:
         """Run a command into its log; whether it ended well. With a report of tests, the cell is theirs."""

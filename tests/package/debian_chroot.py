@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import zlib
@@ -42,10 +43,16 @@ ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
 
-MAKE_COPY = """
+# However we end, it ends, with all its mounts and all that was started in it.
+PRIVATE = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "unchanged"]
+PRIVATE += ["--uts", "--pid", "--fork", "--kill-child"]
+
 # What has to be made private is the mount that "/" lies on. In a chroot that is further up:
 # entering one's own mount namespace leads there.
-nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
+NO_MOUNT_GETS_OUT = "nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /"
+
+MAKE_COPY = f"""
+{NO_MOUNT_GETS_OUT}
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 if [ -n "$2" ]; then tar -x -C /mnt/upper -f "$2"; fi
@@ -107,10 +114,8 @@ class Chroot:
     ) -> None:
         layers = f"{over}:{base}" if over else str(base)
         self._first = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL"]  # however we end, it ends, and all that is in it
-            + ["unshare", "--mount", "--propagation", "unchanged", "--uts", "--pid", "--fork", "--kill-child"]
-            + ([] if online else ["--net"])
-            + [*namespaces, "sh", "-ec", script, "sh", layers, str(state or ""), "online" if online else ""],
+            [*PRIVATE, *([] if online else ["--net"]), *namespaces]
+            + ["sh", "-ec", script, "sh", layers, str(state or ""), "online" if online else ""],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -221,7 +226,7 @@ def tools_system(suite: str) -> Path:
     def make(root: Path) -> None:
         subprocess.run(["cp", "--archive", base_system(suite), root], check=True)
         shutil.copy(INSTALL_DEPS, root / "root")
-        _inside(root, "/root/install-deps build demo test\napt-get clean\nrm -rf /var/lib/apt/lists/*")
+        _install(root, "/root/install-deps build demo test\napt-get clean\nrm -rf /var/lib/apt/lists/*")
 
     return _kept(f"{suite}-tools", PACKAGES + INSTALL_DEPS.read_text(), make)
 
@@ -263,24 +268,24 @@ def _mirror() -> str:
     return mirrors[0]
 
 
-def _inside(root: Path, script: str) -> None:
-    """Run some lines of shell in a system that is being made, with this machine's network."""
-    enter = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    subprocess.run(
-        [*enter, "sh", "-ec", 'mount -t proc proc "$1/proc"; exec chroot "$1" sh -ec "$2"', "sh", str(root), script],
-        check=True,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.DEVNULL,
-    )
+def _make(root: Path, script: str) -> None:
+    """Run some lines of shell for a system that is being made, "$1", with this machine's network."""
+    script = f"{NO_MOUNT_GETS_OUT}\n{script}"
+    environment = {**os.environ, **ENVIRONMENT}
+    command = [*PRIVATE, "sh", "-ec", script, "sh", str(root)]
+    subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def _install(root: Path, script: str) -> None:
+    """Run some lines of shell in it."""
+    _make(root, f'mount -t proc proc "$1/proc"\nexec chroot "$1" sh -ec {shlex.quote(script)}')
 
 
 def _make_base(root: Path, suite: str) -> None:
     mirror = _mirror()
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", suite, str(root), mirror],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    # It knows nothing of apt's proxy.
+    proxy = 'eval "$(apt-config shell http_proxy Acquire::http::Proxy)"; export http_proxy'
+    _make(root, f'{proxy}; exec debootstrap --variant=minbase {suite} "$1" {mirror}')
     for name in APT_CONFIGURATION:
         target = root / name.lstrip("/")
         if Path(name).is_dir():
@@ -303,4 +308,4 @@ def _make_base(root: Path, suite: str) -> None:
         apt-get clean
         rm -rf /var/lib/apt/lists/*
     """
-    _inside(root, script)
+    _install(root, script)
