@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # make demo   the main job, live, on a cluster that it brings up itself
 # make test   everything that CI runs
-# Both need root on a Debian machine that may be changed: they install packages, ours too.
+# make matrix everything, in a system of each Debian release: make matrix trixie sid, make matrix REBUILD=1
+# All need root on a Debian machine that may be changed: they install packages, ours too.
 
 PYTHON = /usr/bin/python3
-SOURCES = $(shell find ganeti_ext sbin debian docs examples -type f -not -name '*.pyc') README.md LICENSE
+SOURCES = setup.py $(shell find ganeti_ext sbin debian docs examples -type f -not -name '*.pyc') README.md LICENSE
 
-.PHONY: demo demo-stop test lint deb install bench clean
+RELEASES = bullseye bookworm trixie sid
+
+.PHONY: demo demo-stop test matrix $(RELEASES) lint deb install bench clean
 
 demo: install
 	tests/install-deps demo
@@ -19,6 +22,16 @@ test: install build/lint/done
 	tests/install-deps build demo test
 	$(MAKE) --no-print-directory lint
 	$(PYTHON) -m pytest tests
+	$(PYTHON) -m tests.matrix --in-turn --few
+
+# Half an hour for each release; then a table, and logs in build/matrix/RELEASE. Their systems are kept in
+# /var/cache/ganeti-ext-test: REBUILD=1 makes them anew.
+matrix:
+	tests/install-deps test
+	$(PYTHON) -m tests.matrix $(if $(REBUILD),--rebuild) $(filter $(RELEASES),$(MAKECMDGOALS))
+
+$(RELEASES): matrix
+	@:
 
 lint: build/lint/done
 	build/lint/bin/ruff check .
@@ -52,6 +65,7 @@ build/deb/done: $(SOURCES)
 	tests/install-deps build
 	rm -rf build/deb
 	debian/build-deb build/deb
+	debian/check-deb build/deb
 	touch $@
 
 build/lint/done: tests/requirements.txt

@@ -15,31 +15,38 @@ is_ours() {
     [ "$(readlink "/usr/sbin/$1")" = "../libexec/ganeti-ext/$1" ]
 }
 
+# Make /usr/sbin/$1 a link to $2, in one step.
+link() {
+    ln -sfn "$2" "/usr/sbin/$1.ganeti-ext"
+    mv -fT "/usr/sbin/$1.ganeti-ext" "/usr/sbin/$1"
+}
+
+# Is there a file of that name, be it a link that leads nowhere?
+exists() {
+    [ -e "$1" ] || [ -L "$1" ]
+}
+
 # Put our wrappers in force. Can be run again at any point.
 divert() {
+    # Before anything is changed: one of the two without the other would be half an installation.
     for daemon in $DAEMONS; do
         path="/usr/sbin/$daemon"
         owner="$(dpkg-divert --listpackage "$path")"
-        case "$owner" in
-            ganeti-ext)
-                ;;
-            "")
-                # Both names hold Ganeti's file until ours takes the first one.
-                if [ -e "$path" ] || [ -L "$path" ] && ! is_ours "$daemon"; then
-                    cp -a --remove-destination "$path" "$path.distrib"
-                fi
-                dpkg-divert --quiet --package ganeti-ext --no-rename \
-                    --divert "$path.distrib" --add "$path"
-                ;;
-            *)
-                # Somebody else's replacement: not ours to undo, nor to be trusted.
-                echo "ganeti-ext: $path is already diverted by $owner;" \
-                    "remove that diversion first" >&2
-                return 1
-                ;;
-        esac
-        ln -sfn "../libexec/ganeti-ext/$daemon" "$path.ganeti-ext"
-        mv -fT "$path.ganeti-ext" "$path"
+        if [ -n "$owner" ] && [ "$owner" != ganeti-ext ]; then
+            # Somebody else's replacement: not ours to undo, nor to be trusted.
+            echo "ganeti-ext: $path is already diverted by $owner. Undo that, then go on:" >&2
+            echo "  mv $path /root/; dpkg-divert --rename --remove $path; dpkg --configure ganeti-ext" >&2
+            return 1
+        fi
+    done
+    for daemon in $DAEMONS; do
+        path="/usr/sbin/$daemon"
+        # Both names hold Ganeti's file until ours takes the first one.
+        if exists "$path" && ! is_ours "$daemon"; then
+            cp -a --remove-destination "$path" "$path.distrib"
+        fi
+        dpkg-divert --quiet --package ganeti-ext --no-rename --divert "$path.distrib" --add "$path"
+        is_ours "$daemon" || link "$daemon" "../libexec/ganeti-ext/$daemon"
     done
 }
 
@@ -51,14 +58,16 @@ undivert() {
         path="/usr/sbin/$daemon"
         if [ "$(dpkg-divert --listpackage "$path")" = ganeti-ext ]; then
             undiverted=yes
-            if [ -e "$path.distrib" ] || [ -L "$path.distrib" ]; then
+            if exists "$path.distrib"; then
                 mv -fT "$path.distrib" "$path"
+            elif is_ours "$daemon" && [ -x "/usr/share/ganeti/default/$daemon" ]; then
+                # Somebody has cleared it away.
+                link "$daemon" "../share/ganeti/default/$daemon"
             elif is_ours "$daemon"; then
                 # Ganeti has gone before us.
                 rm -f "$path"
             fi
-            dpkg-divert --quiet --package ganeti-ext --no-rename \
-                --divert "$path.distrib" --remove "$path"
+            dpkg-divert --quiet --package ganeti-ext --no-rename --divert "$path.distrib" --remove "$path"
         fi
     done
 }
@@ -99,8 +108,12 @@ restart_daemons() {
     # A machine that is no node of a cluster has no daemons of Ganeti's.
     if [ -f /var/lib/ganeti/server.pem ]; then
         for daemon in $DAEMONS; do
-            restart "$daemon" ||
+            if ! "/usr/sbin/$daemon" --version > /dev/null; then
+                # What runs is better left alone, say an old Ganeti on a new Python until `gnt-cluster upgrade`.
+                echo "ganeti-ext: $daemon is not restarted: it would not start" >&2
+            elif ! restart "$daemon"; then
                 echo "ganeti-ext: $daemon could not be restarted" >&2
+            fi
         done
     fi
 }

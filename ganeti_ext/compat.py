@@ -50,6 +50,23 @@ def check_release(supported: tuple[tuple[int, int], ...] = SUPPORTED_RELEASES) -
         )
 
 
+def serves_in_threads() -> bool:
+    """Whether Ganeti's servers have a thread for each request (its next release), not a process."""
+    from ganeti.http import server
+
+    return hasattr(server, "GanetiRequestHandler")
+
+
+def has_permissions() -> bool:
+    """Whether Ganeti's remote API knows permissions itself (its next release), one for each method of a resource.
+
+    Before it has lists of the options of which a user needs one; an empty list is an open resource, which is None now.
+    """
+    from ganeti.rapi import baserlib
+
+    return isinstance(baserlib.ResourceBase.GET_ACCESS, str)
+
+
 def watch_file(path: str, changed: Callable[[], None]) -> None:
     """Calls `changed` after each change of the file `path`, from the daemon's main loop.
 

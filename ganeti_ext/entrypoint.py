@@ -11,13 +11,19 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganeti_ext import compat, switches
 from ganeti_ext.errors import ExtError, StartupError
 
 MIDDLEWARE_OPTION = "--middleware"
 MIDDLEWARE_VARIABLE = "GANETI_RAPI_MIDDLEWARE"
+
+#: The signature of the server of Ganeti's next release.
+_THREADED_SERVER = (
+    "(local_address, port, ganeti_handler, ssl_params=None, ssl_verify_peer=False, ssl_verify_callback=None,"
+    " max_clients=20)"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Patch:
     name of its type. `make` gets what is there and returns what is to be there.
 
     One with a `switch` only makes Ganeti faster: an administrator can switch it off, and it is left out
-    where Ganeti's side is another, or has no `needs` in its source any more.
+    where Ganeti's side is another. `needs` are names and constants that its code must have.
     """
 
     module: str
@@ -37,12 +43,20 @@ class Patch:
     why: str
     make: Callable[[Any], Any] | None = None
     switch: str | None = None
-    needs: str = ""
+    needs: tuple[Any, ...] = ()
+
+
+class Place(NamedTuple):
+    """Where a patch goes, and what is there."""
+
+    patch: Patch
+    holder: Any
+    name: str
+    target: Any
 
 
 def noded_patches() -> list[Patch]:
     """What is changed in the node daemon."""
-    from ganeti_ext.noded import fair, memory
     from ganeti_ext.noded.handler import NodeRequestHandler
 
     return [
@@ -61,6 +75,53 @@ def noded_patches() -> list[Patch]:
             "serves restricted commands with our checks",
             make=lambda _: NodeRequestHandler,
         ),
+        *(_threaded_noded_patches() if compat.serves_in_threads() else _forked_noded_patches()),
+    ]
+
+
+def _threaded_noded_patches() -> list[Patch]:
+    """The same where each request has a thread (Ganeti's next release)."""
+    from ganeti_ext.noded import threaded
+
+    return [
+        Patch("ganeti.http.server", "_ChildProcessReaper._reaper_loop", "(self)", "overridden"),
+        Patch(
+            "ganeti.http.server",
+            "_ChildProcessReaper",
+            "(check_interval=1.0)",
+            "would take the exit status of a restricted command before we have it",
+            make=lambda _: threaded.Reaper,
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer.process_request",
+            "(self, request, client_address)",
+            "overridden",
+            switch="NODED_FAIR_QUEUE",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer._process_request_thread",
+            "(self, request, client_address)",
+            "called",
+            switch="NODED_FAIR_QUEUE",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer",
+            _THREADED_SERVER,
+            "a flood from one address keeps no other from being served",
+            make=lambda _: threaded.Server,
+            switch="NODED_FAIR_QUEUE",
+        ),
+    ]
+
+
+def _forked_noded_patches() -> list[Patch]:
+    """The same where each request has a process (3.0, 3.1)."""
+    from ganeti_ext.noded import fair, memory
+
+    return [
         Patch(
             "ganeti.server.noded",
             "MlockallRequestExecutor",
@@ -96,20 +157,21 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
     """What is changed in the remote API daemon; `middleware` is as `load_middleware` takes it."""
     from ganeti.rapi import connector, rlib2
 
-    from ganeti_ext.rapi import access, body, handler, permissions, quiet, resources, restricted, transport, users
+    from ganeti_ext.rapi import access, handler, permissions, quiet, resources, restricted, transport, users
     from ganeti_ext.rapi.middleware import load_middleware
     from ganeti_ext.rapi.throttle import Throttle
 
+    threads = compat.serves_in_threads()
+    serving = importlib.import_module("ganeti_ext.rapi." + ("threaded" if threads else "forked"))
     control = access.AccessControl()
     handler.RemoteApiHandler.access = control
     users.RapiUsers.access = control
-    body.RequestExecutor.access = control
+    serving.RequestReader.access = control
 
     features = rlib2.ALL_FEATURES
 
     def offer_restricted_commands(wanted: bool) -> None:
         control.has_restricted_users = wanted
-        resources.offer(connector.CONNECTOR, wanted)
         rlib2.ALL_FEATURES = features | {resources.FEATURE} if wanted else features
 
     handler.RemoteApiHandler.restricted = restricted.RestrictedUsers(offer=offer_restricted_commands)
@@ -124,6 +186,13 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         permissions.own_access_lists(connections)
         return connections
 
+    files = {access.POLICY_FILE: control.load_policy, restricted.USERS_FILE: handler.RemoteApiHandler.restricted.load}
+
+    def load_files() -> None:
+        """Once the users are loaded, and before anybody is served."""
+        control.start()
+        handler.RemoteApiHandler.restricted.load()
+
     def prepare_with_policy(prepare: Callable[..., Any]) -> Callable[..., Any]:
         def prep_rapi(options: Any, args: Any) -> Any:
             unknown = permissions.unknown_endpoints(connector.CONNECTOR)
@@ -131,12 +200,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
                 logging.warning("Not known to this ganeti-ext, so they need write: %s", ", ".join(unknown))
             # Only now: on its way to become a daemon Ganeti closes all files.
             handler.RemoteApiHandler.throttle = _make(Throttle, "Wrong passwords are not slowed down")
-            prepared = prepare(options, args)  # loads the users
-            control.start()
-            _watch(access.POLICY_FILE, control.load_policy)
-            _watch(restricted.USERS_FILE, handler.RemoteApiHandler.restricted.load)
-            handler.RemoteApiHandler.restricted.load()
-            return prepared
+            return serving.prepare(functools.partial(prepare, options, args), load_files, files)
 
         return prep_rapi
 
@@ -152,34 +216,6 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "(self, req, username, password, expected)",
             "overridden: more schemes, in constant time",
         ),
-        Patch("ganeti.http", "SocketOperation", "(sock, op, arg1, timeout)", "reads the body for us"),
-        Patch(
-            "ganeti.http.server",
-            "_HttpClientToServerMessageReader",
-            "(sock, msg, read_timeout)",
-            "its parser reads the headers for us",
-        ),
-        Patch("ganeti.http.server", "_HttpClientToServerMessageReader._ContinueParsing", "(self, buf, eof)", "called"),
-        Patch(
-            "ganeti.http.server",
-            "_HttpClientToServerMessageReader.ParseStartLine",
-            "(self, start_line)",
-            "overridden",
-        ),
-        Patch("ganeti.http.server", "HttpServerRequestExecutor._ReadRequest", "(sock, timeout)", "overridden"),
-        Patch(
-            "ganeti.http.server",
-            "HttpServerRequestExecutor._SendResponse",
-            "(sock, req_msg, msg, timeout)",
-            "overridden",
-        ),
-        Patch(
-            "ganeti.http.server",
-            "HttpServerRequestExecutor",
-            "(server, handler, sock, client_addr)",
-            "reads a body only when it is known whose it is, and no more than he may send",
-            make=lambda _: body.RequestExecutor,
-        ),
         Patch("ganeti.rapi.baserlib", "ResourceBase", "(items, queryargs, req, _client_cls=None)", "takes our client"),
         Patch("ganeti.rapi.baserlib", "ResourceBase.GetClient", "(self)", "makes our client"),
         Patch("ganeti.rapi.baserlib", "GetHandlerAccess", "(handler, method)", "reads the access lists"),
@@ -191,7 +227,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "ganeti.rapi.connector",
             "CONNECTOR",
             "dict",
-            "each class gets access lists of its own; restricted commands come and go with their users",
+            "each class gets access lists of its own",
             make=separate_lists,
         ),
         Patch("ganeti.rapi.rlib2", "ALL_FEATURES", "frozenset", "names restricted commands while they are there"),
@@ -199,13 +235,6 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
         Patch("ganeti.rapi.baserlib", "OpcodeResource", "type", "is what our own resource is made of"),
         Patch("ganeti.opcodes", "OpRestrictedCommand", "type", "is what it submits"),
         Patch("ganeti.http.server", "HttpServerHandler.HandleRequest", "(self, req)", "follows PreHandleRequest"),
-        Patch(
-            "ganeti.http.server",
-            "_HttpServerRequest.__repr__",
-            "(self)",
-            "would log the password and the body, at debug level",
-            make=lambda stock: quiet.short_repr(stock, lambda: control.active),
-        ),
         Patch(
             "ganeti.opcodes_base", "BaseOpCode.Validate", "(self, set_defaults)", "logs opcode, name, type and value"
         ),
@@ -217,6 +246,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             make=lambda _: quiet.QuietLogging(lambda: control.active),
         ),
         Patch("ganeti.server.rapi", "RapiUsers.Load", "(self, filename)", "overridden"),
+        Patch("ganeti.server.rapi", "RapiUsers.Get", "(self, username)", "overridden"),
         Patch(
             "ganeti.server.rapi",
             "RapiUsers",
@@ -247,30 +277,13 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             switch="RAPI_NO_DELAY",
         ),
         Patch(
-            "ganeti.http",
-            "ShutdownConnection",
-            "(sock, close_timeout, write_timeout, msgreader, force)",
-            "does not wait for the client to close: one that leaves it to us held a child for 1 s",
-            make=transport.without_waiting,
-            switch="RAPI_NO_CLOSE_WAIT",
-        ),
-        Patch(
-            "ganeti.http.server",
-            "HttpServer._IncomingConnection",
-            "(self)",
-            "forks without a collector: up to a third of the CPU of a list of 1,000 instances",
-            make=transport.without_garbage,
-            switch="RAPI_NO_COLLECTOR",
-            needs="os.fork()",
-        ),
-        Patch(
             "ganeti.rpc.transport",
             "Transport.Recv",
             "(self)",
             "reads luxid's answers in large steps: 4 of 73 ms of CPU less for a list of 1,000 instances",
             make=lambda _: transport.receive,
             switch="RAPI_LARGE_READS",
-            needs="recv(4096)",
+            needs=("recv", 4096),
         ),
         Patch(
             "ganeti.serializer",
@@ -278,7 +291,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             "(data, private_encoder=None)",
             "uses the next",
             switch="RAPI_NO_LINE_ENDS",
-            needs="_RE_EOLSP.sub(",
+            needs=("_RE_EOLSP", "sub"),
         ),
         Patch(
             "ganeti.serializer",
@@ -296,6 +309,109 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             make=transport.without_unheard_records,
             switch="RAPI_QUIET_LOG",
         ),
+        *(_threaded_patches(serving) if threads else _forked_patches(serving, control)),
+        *(_permission_patches() if compat.has_permissions() else []),
+    ]
+
+
+def _forked_patches(forked: Any, control: Any) -> list[Patch]:
+    """The same where each request has a process (3.0, 3.1); `forked` is the module of that name."""
+    from ganeti_ext.rapi import quiet, transport
+
+    return [
+        Patch("ganeti.http", "SocketOperation", "(sock, op, arg1, timeout)", "reads the body for us"),
+        Patch(
+            "ganeti.http.server",
+            "_HttpClientToServerMessageReader",
+            "(sock, msg, read_timeout)",
+            "its parser reads the headers for us",
+        ),
+        Patch("ganeti.http.server", "_HttpClientToServerMessageReader._ContinueParsing", "(self, buf, eof)", "called"),
+        Patch(
+            "ganeti.http.server",
+            "_HttpClientToServerMessageReader.ParseStartLine",
+            "(self, start_line)",
+            "overridden",
+        ),
+        Patch("ganeti.http.server", "HttpServerRequestExecutor._ReadRequest", "(sock, timeout)", "overridden"),
+        Patch(
+            "ganeti.http.server",
+            "HttpServerRequestExecutor._SendResponse",
+            "(sock, req_msg, msg, timeout)",
+            "overridden",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServerRequestExecutor",
+            "(server, handler, sock, client_addr)",
+            "reads a body only when it is known whose it is, and no more than he may send",
+            make=lambda _: forked.RequestReader,
+        ),
+        Patch(
+            "ganeti.http.server",
+            "_HttpServerRequest.__repr__",
+            "(self)",
+            "would log the password and the body, at debug level",
+            make=lambda stock: quiet.short_repr(stock, lambda: control.active),
+        ),
+        Patch(
+            "ganeti.http",
+            "ShutdownConnection",
+            "(sock, close_timeout, write_timeout, msgreader, force)",
+            "does not wait for the client to close: one that leaves it to us held a child for 1 s",
+            make=transport.without_waiting,
+            switch="RAPI_NO_CLOSE_WAIT",
+        ),
+        Patch(
+            "ganeti.http.server",
+            "HttpServer._IncomingConnection",
+            "(self)",
+            "forks without a collector: up to a third of the CPU of a list of 1,000 instances",
+            make=transport.without_garbage,
+            switch="RAPI_NO_COLLECTOR",
+            needs=("fork",),
+        ),
+    ]
+
+
+def _threaded_patches(threaded: Any) -> list[Patch]:
+    """The same where each request has a thread (Ganeti's next release); `threaded` is the module of that name."""
+    return [
+        Patch(
+            "ganeti.http.server",
+            "HttpServer",
+            _THREADED_SERVER,
+            "serves nobody before the policy is there, and gives each request a handler of its own",
+            make=lambda _: threaded.Server,
+        ),
+        Patch("ganeti.http.server", "_HttpServerRequest", "(method, path, headers, body, sock)", "gets its handler"),
+        Patch("ganeti.http.server", "GanetiRequestHandler.handle_request_inner", "(self)", "extended"),
+        Patch("ganeti.http.server", "GanetiRequestHandler.finish", "(self)", "extended"),
+        Patch(
+            "ganeti.http.server",
+            "GanetiRequestHandler",
+            "(request, client_address, server)",
+            "reads a body only when it is known whose it is, and no more than he may send",
+            make=lambda _: threaded.RequestReader,
+        ),
+        Patch("ganeti.daemon", "Mainloop.RegisterSighupCallback", "(self, fn)", "tells us of the signal"),
+    ]
+
+
+def _permission_patches() -> list[Patch]:
+    """The same where Ganeti's remote API knows permissions itself (Ganeti's next release)."""
+    from ganeti_ext.rapi import users
+
+    return [
+        Patch("ganeti.http.auth", "PasswordFileUser", "(name, password, options, _warned=None)", "has permissions"),
+        Patch("ganeti.http.auth", "PasswordFileUser.has_permission", "(self, permission)", "asks for ours"),
+        Patch(
+            "ganeti.rapi",
+            "RAPI_ROLES",
+            "dict",
+            "would call the roles of a policy unknown",
+            make=users.Roles,
+        ),
     ]
 
 
@@ -304,18 +420,18 @@ def apply(patches: list[Patch]) -> None:
 
     Raises StartupError if one target is not as expected; then nothing was changed.
     """
-    places = [_look_at(patch) for patch in patches]
-    replacements = [
-        (holder, name, patch.make(target))
-        for patch, (holder, name, target) in zip(patches, places)
-        if patch.make is not None
-    ]
-    for holder, name, replacement in replacements:
-        setattr(holder, name, replacement)
+    _put([_look_at(patch) for patch in patches])
 
 
-def _look_at(patch: Patch) -> tuple[Any, str, Any]:
-    """Finds a patch's target: its holder, its name there, and itself."""
+def _put(places: list[Place]) -> None:
+    """Puts the replacements in place, once all of them are made."""
+    made = [(place, place.patch.make(place.target)) for place in places if place.patch.make is not None]
+    for place, replacement in made:
+        setattr(place.holder, place.name, replacement)
+
+
+def _look_at(patch: Patch) -> Place:
+    """Finds a patch's target. Raises StartupError if it is not as expected."""
     *path, name = patch.name.split(".")
     where = f"{patch.module}.{patch.name}"
     try:
@@ -331,18 +447,12 @@ def _look_at(patch: Patch) -> tuple[Any, str, Any]:
         raise StartupError(f"Ganeti has no {where} as this ganeti-ext knows it: {err}") from err
     if found != patch.expects:
         raise StartupError(f"Ganeti's {where} is {found}, not {patch.expects}: install a newer ganeti-ext")
-    return holder, name, target
-
-
-def _misfit(patch: Patch) -> str:
-    """Why a patch that only makes Ganeti faster is better left out, if anything."""
-    try:
-        target = _look_at(patch)[2]
-        if patch.needs and patch.needs not in inspect.getsource(target):
-            return f"{patch.module}.{patch.name} is another now"
-    except (OSError, StartupError) as err:
-        return str(err)
-    return ""
+    if patch.needs:
+        code = getattr(target, "__code__", None)
+        for need in patch.needs:
+            if code is None or (need not in code.co_names and need not in code.co_consts):
+                raise StartupError(f"Ganeti's {where} is another now, without {need!r}")
+    return Place(patch, holder, name, target)
 
 
 def _make(what: Callable[[], Any], otherwise: str) -> Any:
@@ -352,13 +462,6 @@ def _make(what: Callable[[], Any], otherwise: str) -> Any:
     except OSError as err:
         logging.error("%s: %s", otherwise, err)
         return None
-
-
-def _watch(path: str, changed: Callable[[], None]) -> None:
-    try:
-        compat.watch_file(path, changed)
-    except Exception as err:
-        logging.error("Changes of %s will be seen after a restart only: %s", path, err)
 
 
 def take_middleware(arguments: list[str], environment: dict[str, str]) -> tuple[str | None, list[str]]:
@@ -387,7 +490,7 @@ def run_rapi() -> int:
     middleware, sys.argv[1:] = take_middleware(sys.argv[1:], dict(os.environ))
     try:
         compat.check_release()
-        apply(_switched_on(rapi_patches(middleware), server, "PrepRapi"))
+        _put_wanted(rapi_patches(middleware), server, "PrepRapi")
     except Exception as err:
         reason = _reason(err)
         print(f"ganeti-rapi: every request is refused: {reason}", file=sys.stderr)
@@ -404,7 +507,7 @@ def run_noded() -> int:
         return 1
     try:
         compat.check_release()
-        apply(_switched_on(noded_patches(), server, "PrepNoded"))
+        _put_wanted(noded_patches(), server, "PrepNoded")
     except Exception as err:
         reason = _reason(err)
         print(f"ganeti-noded: runs without ganeti-ext: {reason}", file=sys.stderr)
@@ -426,23 +529,30 @@ def _reason(err: Exception) -> str:
     return str(err) if isinstance(err, ExtError) else f"{type(err).__name__}: {err}"
 
 
-def _switched_on(patches: list[Patch], server: Any, prepare: str) -> list[Patch]:
-    """The patches that nobody has switched off (`switches.FILE`), and that fit; what is to be said of it is logged."""
+def _put_wanted(patches: list[Patch], server: Any, prepare: str) -> None:
+    """Puts in place what nobody has switched off (`switches.FILE`), and fits; what is to be said of it is logged.
+
+    Raises StartupError if one does not fit that has no switch; then nothing was changed.
+    """
     from ganeti import vcluster
 
     found = switches.Switches(vcluster.AddNodePrefix(switches.FILE))
     off = {patch.switch for patch in patches if patch.switch and found.switched_off(patch.switch)}
     lines = [*found.problems, *(f"{name} is switched off in {switches.FILE}" for name in sorted(off))]
+    places = []
     for patch in patches:
-        if patch.switch and patch.switch not in off:
-            reason = _misfit(patch)
-            if reason:
+        if patch.switch is None or patch.switch not in off:
+            try:
+                places.append(_look_at(patch))
+            except StartupError as err:
+                if patch.switch is None:
+                    raise
                 off.add(patch.switch)  # with all that goes with it
-                lines.append(f"{patch.switch} is left out: {reason}")
+                lines.append(f"{patch.switch} is left out: {err}")
     for line in lines:
         print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+    _put([place for place in places if place.patch.switch not in off])
     _log_at_start(server, prepare, *lines)
-    return [patch for patch in patches if patch.switch not in off]
 
 
 def _log_at_start(server: Any, name: str, *lines: str) -> None:

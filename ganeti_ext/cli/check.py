@@ -23,10 +23,10 @@ from ganeti_ext.policy.strict_yaml import PolicyError
 from ganeti_ext.policy.vocabulary import PERMISSIONS, PLAIN_ROLES
 from ganeti_ext.rapi.access import LAST_GOOD_FILE, POLICY_FILE, read_policy_file
 
-ERROR, WARNING = "error", "warning"
+ERROR, WARNING, NOTE = "error", "warning", "note"
 
 #: Where YAML sees the end of a line.
-_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 #: Of a long line so many characters before the caret, and in all.
 _BEFORE, _SHOWN = 60, 100
@@ -45,6 +45,10 @@ class Finding(NamedTuple):
 
 def check(opts: Any, args: Sequence[str]) -> int:
     """Tells everything; 1 if there is an error."""
+    if opts.ganeti_rbac:
+        from ganeti_ext.cli import rbac  # which tells things as we do
+
+        return rbac.tell(args[0] if args else None, opts.users_file)
     findings = list(examine(args[0] if args else None, opts.users_file, objects_here(opts.offline)))
     for finding in sorted(findings, key=lambda one: (one.source, one.line, one.column)):
         for line in told(finding):
@@ -119,7 +123,7 @@ def examine(
     except ExtError as err:
         yield Finding(source, 0, 0, ERROR, str(err))
         return
-    text_lines = _LINE_END.split(data.decode("utf-8", "replace"))
+    text_lines = LINE_END.split(data.decode("utf-8", "replace"))
 
     def at(line: int, column: int, severity: str, message: str) -> Finding:
         return Finding(source, line, column, severity, message, text_lines[line - 1] if line else "")
@@ -141,7 +145,7 @@ def examine(
 # --- the users file ----------------------------------------------------------------------
 
 
-def _shown(line: Line) -> str:
+def shown(line: Line) -> str:
     """As much of a line as may be seen: everything but the password."""
     return f"{line.name} … {','.join(line.tokens or ())}"
 
@@ -155,15 +159,15 @@ def _of_lines(lines: Iterable[Line], source: str) -> Iterator[Finding]:
             continue
         if line.name in seen:
             message = f"user {line.name!r} stands in line {seen[line.name]}, too: Ganeti takes the last one"
-            yield Finding(source, line.number, 1, WARNING, message, _shown(line))
+            yield Finding(source, line.number, 1, WARNING, message, shown(line))
         seen[line.name] = line.number
         if not line.tokens and _could_be_tokens(line.password):
             message = f"user {line.name!r} has no password: what looks like his roles is taken for it"
             yield Finding(source, line.number, 0, WARNING, message)
-        for place, token in _with_places(line):
+        for place, token in with_places(line):
             if "#" in token or any(char.isspace() for char in token):
                 message = f"{token!r} is one token: Ganeti knows no comments at the end of a line"
-                yield Finding(source, line.number, place, WARNING, message, _shown(line))
+                yield Finding(source, line.number, place, WARNING, message, shown(line))
 
 
 def _could_be_tokens(password: str) -> bool:
@@ -172,7 +176,7 @@ def _could_be_tokens(password: str) -> bool:
     return all(part.startswith("@") or part.lstrip("+-") in words for part in password.split(","))
 
 
-def _with_places(line: Line) -> Iterator[tuple[int, str]]:
+def with_places(line: Line) -> Iterator[tuple[int, str]]:
     """Each token, with its column in what is shown of the line."""
     place = len(line.name) + 4
     for token in line.tokens or ():
@@ -186,8 +190,8 @@ def _of_users(lines: Iterable[Line], source: str, policy: Policy) -> Iterator[Fi
         tokens = line.tokens or ()
 
         def at(word: str, message: str, line: Line = line) -> Finding:
-            place = next((place for place, token in _with_places(line) if token == word), 0)
-            return Finding(source, line.number, place, WARNING, f"user {line.name!r}: {message}", _shown(line))
+            place = next((place for place, token in with_places(line) if token == word), 0)
+            return Finding(source, line.number, place, WARNING, f"user {line.name!r}: {message}", shown(line))
 
         grants = resolve(tokens, policy)
         if grants is not None:

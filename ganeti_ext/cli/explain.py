@@ -11,14 +11,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import email.message
-import html
 import json
+import logging
 import os
 import re
 import secrets
 import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
+from http.client import responses
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -133,8 +133,7 @@ class _Control(AccessControl):
     """The access control with a policy that was read before, and with an account that may be a part of one."""
 
     def __init__(self, known: State) -> None:
-        super().__init__()
-        self._policy = known.policy
+        super().__init__(policy=known.policy)
         self.part: Account | None = None
 
     def account_of(self, user: Any, always: bool = False) -> Account | None:
@@ -175,21 +174,21 @@ class Explainer:
         self.control.part = part
         cls = type("Handler", (RemoteApiHandler,), {"access": self.control, "audit": keeping})
         handler = cls({self._name: self._user}.get, True, _client_cls=lambda: self._client(effects))
-        message = http.HttpMessage()
-        message.start_line = http.HttpClientToServerStartLine(method, path, http.HTTP_1_0)
-        message.headers = email.message.Message()
+        headers = email.message.Message()
         credentials = base64.b64encode(f"{self._name}:{self._password}".encode()).decode()
-        message.headers[http.HTTP_AUTHORIZATION] = f"Basic {credentials}"
-        message.body = body
+        headers[http.HTTP_AUTHORIZATION] = f"Basic {credentials}"
         if body:
-            message.headers[http.HTTP_CONTENT_TYPE] = http.HTTP_APP_JSON
-        reader = SimpleNamespace(sock=None)
-        _, _, _, response = server.HttpResponder(handler)(lambda: (message, reader))
-        status = response.start_line.code
-        told = ""
-        if status >= 400 and response.body:
-            with contextlib.suppress(ValueError):
-                told = html.unescape(str(json.loads(response.body)["message"]))
+            headers[http.HTTP_CONTENT_TYPE] = http.HTTP_APP_JSON
+        req = server._HttpServerRequest(method, path, headers, body, None)
+        status, told = 200, ""
+        try:
+            handler.PreHandleRequest(req)
+            handler.HandleRequest(req)
+        except http.HttpException as err:
+            status, told = err.code, str(err.message or responses.get(err.code, "")) if err.code >= 400 else ""
+        except Exception:  # as the daemon, which answers whatever happens
+            logging.exception("Handling a request")
+            status, told = 500, "Unknown error"
         record = keeping.records[-1] if keeping.records else Record(method, path)
         return Outcome(record, status, re.sub(r" \(audit record [0-9a-f]{16}\)", "", told), effects)
 

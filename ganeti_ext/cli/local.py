@@ -13,19 +13,21 @@ import os
 import pwd
 import stat
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ganeti import cli, errors, pathutils, runtime, utils
+from ganeti import cli, constants, errors, pathutils, runtime, utils
 
-from ganeti_ext import __version__
+from ganeti_ext import __version__, compat
 from ganeti_ext.cli import files, state
 from ganeti_ext.cli.state import StateError
-from ganeti_ext.errors import ExtError
+from ganeti_ext.errors import ExtError, StartupError
 from ganeti_ext.noded import Refused
 from ganeti_ext.noded.verify import check_name, verify, verify_directory
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import MAX_SIZE
+from ganeti_ext.policy.strict_yaml import PolicyError
 from ganeti_ext.rapi.access import POLICY_FILE, read_policy_file
 from ganeti_ext.rapi.restricted import USERS_FILE
 
@@ -52,9 +54,36 @@ def found() -> dict[str, Any]:
     """What this node has."""
     return {
         "version": __version__,
+        "ganeti": {"version": constants.RELEASE_VERSION, "problem": _release()},
+        "stale": [name for name in (constants.NODED, constants.RAPI) if _stale(name)],
         "files": {name: _file(name) for name in PATHS},
         "commands": _commands(pathutils.RESTRICTED_COMMANDS_DIR),
     }
+
+
+def _release() -> str:
+    """Why the daemons would start without us or refuse, as far as Ganeti's version tells; "" if they would not."""
+    try:
+        compat.check_release()
+    except StartupError as err:
+        return str(err)
+    return ""
+
+
+def _stale(daemon: str) -> bool:
+    """Whether a daemon runs that is older than what is installed: it may know nothing of it.
+
+    The package restarts both, unless policy-rc.d forbids it.
+    """
+    pid = utils.ReadPidFile(utils.DaemonPidFileName(daemon))
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # proc(5), field 22
+    except OSError:  # it does not run
+        return False
+    runs_for = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    there_for = time.time() - os.stat(compat.__file__).st_ctime
+    return runs_for > there_for + 1
 
 
 def read(name: str) -> bytes:
@@ -71,7 +100,7 @@ def _file(name: str) -> dict[str, Any]:
     """Its hash, null if it is not there or cannot be read, and what is wrong with it."""
     try:
         data = read(name)
-        problem = state.unreadable(PATHS[name], private=name != POLICY)
+        problem = state.unreadable(PATHS[name], private=name != POLICY) or _not_taken(name, data)
         return {"hash": hashlib.sha256(data).hexdigest(), "problem": problem}
     except FileNotFoundError:
         return {"hash": None, "problem": ""}
@@ -81,6 +110,22 @@ def _file(name: str) -> dict[str, Any]:
         return {"hash": None, "problem": f"{PATHS[name]} is not UTF-8"}
     except ExtError as err:
         return {"hash": None, "problem": str(err)}
+
+
+def _not_taken(name: str, data: bytes) -> str:
+    """What keeps this version of the package from a policy, which another version may have made; not what is in it."""
+    if name != POLICY:
+        return ""
+    try:
+        load_policy(data, PATHS[name])
+    except PolicyError as err:
+        where = ", ".join(f"line {problem.line}" for problem in err.problems[:1] if problem.line)
+        return f"{PATHS[name]} is not taken by ganeti-ext {__version__}{where and f' ({where})'}: {_AFTER_IT}"
+    return ""
+
+
+#: What a daemon does that starts with a bad policy (`rapi.access`).
+_AFTER_IT = "as the master this node would go by its last good policy, or grant no role of one"
 
 
 def _commands(directory: str) -> dict[str, Any]:

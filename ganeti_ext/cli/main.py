@@ -53,6 +53,13 @@ USERS_OPT = cli.cli_option(
 OFFLINE_OPT = cli.cli_option(
     "--offline", dest="offline", action="store_true", default=False, help="Don't ask luxid about anything"
 )
+RBAC_OPT = cli.cli_option(
+    "--for-ganeti-rbac",
+    dest="ganeti_rbac",
+    action="store_true",
+    default=False,
+    help="Tell what the accounts would be under the access control of Ganeti's next release",
+)
 POLICY_OPT = cli.cli_option(
     "--policy",
     dest="policy_file",
@@ -113,8 +120,8 @@ COMMANDS: dict[str, Any] = {
     "check": (
         _call("check", "check"),
         [cli.ArgFile(min=0, max=1)],
-        [USERS_OPT, OFFLINE_OPT],
-        "[<file>]",
+        [USERS_OPT, OFFLINE_OPT, RBAC_OPT],
+        "[--for-ganeti-rbac] [<file>]",
         "Tells what is wrong with a policy and with the users file",
     ),
     "edit": (
@@ -217,7 +224,13 @@ HIDDEN: dict[str, Any] = {
         "",
         "What this node has, for sync and verify on the master",
     ),
-    "_hook": (_call("sync", "hook"), cli.ARGS_NONE, [], "", "What verify finds, for Ganeti's hooks"),
+    "_hook": (
+        _call("sync", "hook"),
+        [cli.ArgChoice(min=0, max=1, choices=["watcher"])],
+        [],
+        "",
+        "What verify finds, for Ganeti's hooks",
+    ),
 }
 
 

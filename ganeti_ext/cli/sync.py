@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`gnt-ext sync` and `verify`: the same policy on all nodes, over Ganeti's SSH, from the master."""
+"""`gnt-ext sync` and `verify`: the same package and policy on all nodes, over Ganeti's SSH."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ganeti import constants, errors, netutils, ssconf, utils
 from ganeti.ssh import SshRunner
 
+from ganeti_ext import __version__
 from ganeti_ext.cli import check, local, text
 from ganeti_ext.cli.local import CARRIED, PATHS, POLICY
 from ganeti_ext.cli.state import StateError
@@ -36,6 +37,9 @@ _SHOWN = 200
 
 #: In the hook's one line.
 _MOST_NODES = 5
+
+#: What is known of a node that has no program of this name.
+NOT_INSTALLED = "ganeti-ext is not installed"
 
 #: What a node says of a file that it has not got.
 _NOTHING = {"hash": None, "problem": ""}
@@ -60,8 +64,18 @@ class Answer(NamedTuple):
     error: str = ""
 
 
-def nodes() -> list[Node]:
-    """All nodes but this one, which is the master. Raises StateError if it is not."""
+class Members(NamedTuple):
+    """The nodes of the cluster, as this one knows them."""
+
+    master: str
+    #: Whether this node is the master.
+    own: bool
+    this: Node
+    others: list[Node]
+
+
+def members() -> Members:
+    """All nodes. Raises StateError if this machine is none."""
     store = ssconf.SimpleStore()
     try:
         master, names = store.GetMasterNode(), store.GetNodeList()
@@ -69,13 +83,21 @@ def nodes() -> list[Node]:
         ports = store.GetSshPortMap()
     except errors.ConfigurationError as err:
         raise StateError(f"This machine is not part of a cluster: {err}") from err
-    if master != netutils.Hostname.GetSysName():
-        raise StateError(f"This is not the master: run it on {master}")
-    return [
+    found = [
         Node(name, name in candidates, name not in online, int(ports[name]) if name in ports else None)
         for name in names
-        if name != master
     ]
+    here = netutils.Hostname.GetSysName()
+    this = next((node for node in found if node.name == here), Node(here, False, False, None))
+    return Members(master, master == here, this, [node for node in found if node.name != here])
+
+
+def nodes() -> list[Node]:
+    """All nodes but this one, which is the master. Raises StateError if it is not."""
+    known = members()
+    if not known.own:
+        raise StateError(f"This is not the master: run it on {known.master}")
+    return known.others
 
 
 def ask(asked: Sequence[Node], words: Sequence[str], data: bytes = b"", limit: float = TIME_LIMIT) -> dict[str, Answer]:
@@ -109,7 +131,7 @@ def answer_of(code: int, output: bytes, complaint: bytes) -> Answer:
     if code == 255:
         return Answer(None, f"cannot be reached by SSH: {last}")
     if code in (126, 127):
-        return Answer(None, "ganeti-ext is not installed")
+        return Answer(None, NOT_INSTALLED)
     if code != 0:
         return Answer(None, last or "has another version of ganeti-ext, which does not know this")
     try:
@@ -120,25 +142,59 @@ def answer_of(code: int, output: bytes, complaint: bytes) -> Answer:
     return Answer(state)
 
 
-def differences(node: Node, state: Mapping[str, Any], master: Mapping[str, Any]) -> list[str]:
-    """What is wrong on a node, or is not as on the master.
+def differences(node: Node, state: Mapping[str, Any], here: Mapping[str, Any], where: str = "the master") -> list[str]:
+    """What is wrong on a node, or is not as `here`, which is said to be `where`, with the mend.
 
     The policy and the users of restricted commands matter where the remote API may run one day.
     """
     found = []
-    if state["version"] != master["version"]:
-        found.append(f"ganeti-ext {state['version']}, the master has {master['version']}")
+    other_version = state["version"] != here["version"]
+    if other_version:
+        found.append(f"ganeti-ext {state['version']}, {where} has {here['version']} (install the same one)")
+    for daemon in state.get("stale", ()):
+        found.append(f"{daemon} was started before ganeti-ext {state['version']} was installed (restart it)")
+    found += _of_ganeti(node, state, here, where)
     for name, path in PATHS.items():
         if name in CARRIED and not node.candidate:
             continue
-        here, there = state["files"].get(name, {}), master["files"][name]
-        if here.get("problem"):
-            found.append(str(here["problem"]))
-        elif here.get("hash") != there["hash"]:
-            how = "is missing" if not here.get("hash") else "differs" if there["hash"] else "is not on the master"
-            mend = _MENDS[name] if there["hash"] else f"remove it, or {_MENDS[name]} from a master that has it"
-            found.append(f"{path} {how} ({mend})")
+        there, wanted = state["files"].get(name, {}), here["files"][name]
+        if there.get("problem"):
+            found.append(str(there["problem"]))
+        elif there.get("hash") != wanted["hash"]:
+            how = "is missing" if not there.get("hash") else "differs" if wanted["hash"] else f"is not on {where}"
+            mend = _MENDS[name] if wanted["hash"] else f"remove it, or {_MENDS[name]} from a master that has it"
+            first = "install the same ganeti-ext, then " if other_version and name in CARRIED else ""
+            found.append(f"{path} {how} ({first}{mend})")
     return found + _of_commands(state)
+
+
+def _of_ganeti(node: Node, state: Mapping[str, Any], here: Mapping[str, Any], where: str) -> list[str]:
+    """The same for Ganeti itself. Older versions of this package say nothing of it."""
+    there, wanted = state.get("ganeti"), here.get("ganeti")
+    if not there or not wanted:
+        return []
+    found = []
+    if there["version"] != wanted["version"]:
+        found.append(f"Ganeti {there['version']}, {where} has {wanted['version']}")
+    if there["problem"]:
+        means = "its node daemon runs as Ganeti made it"
+        means += ", and as the master it would answer every request with 503" if node.candidate else ""
+        found.append(f"{there['problem']}: {means}")
+    return found
+
+
+def _of_no_answer(node: Node, error: str, here: Mapping[str, Any]) -> str:
+    """What it means that a node has said nothing of itself."""
+    if error != NOT_INSTALLED:
+        return error
+    if not node.candidate:
+        return f"{error}: restricted commands there have Ganeti's own checks (install it)"
+    if all(here["files"][name] == _NOTHING for name in CARRIED):
+        return f"{error} (install it)"
+    return f"{error}: after a failover to this node no policy is in force (install it, or {_DEMOTE} {node.name})"
+
+
+_DEMOTE = "gnt-node modify --master-candidate=no"
 
 
 def _of_commands(state: Mapping[str, Any]) -> list[str]:
@@ -150,25 +206,47 @@ def _of_commands(state: Mapping[str, Any]) -> list[str]:
 
 
 def examine(limit: float = TIME_LIMIT) -> list[tuple[Node, list[str]]]:
-    """All nodes, the master first, and what is wrong on each; one that is offline is not asked. Raises StateError."""
-    others = nodes()
-    master = local.found()
-    own = Node(netutils.Hostname.GetSysName(), True, False, None)
-    rows = [(own, differences(own, master, master))]
-    answers = ask([node for node in others if not node.offline], ["state"], limit=limit)
-    for node in others:
+    """All nodes, this one first, and what is wrong on each; one that is offline is not asked. Raises StateError.
+
+    They are compared with this node, which is the master, unless it is asked where that cannot tell.
+    """
+    known = members()
+    here = local.found()
+    where = "the master" if known.own else "this node"
+    configured = any(here["files"][name] != _NOTHING for name in CARRIED)
+    rows = [(known.this, differences(known.this, here, here))]
+    answers = ask([node for node in known.others if not node.offline], ["state"], limit=limit)
+    for node in known.others:
         answer = answers.get(node.name, Answer(None))
         if node.offline:
             rows.append((node, []))
+        elif node.name == known.master and configured and _cannot_tell(answer):
+            rows.append((node, [_of_the_master(answer)]))
         elif answer.state is None:
-            rows.append((node, [answer.error]))
+            rows.append((node, [_of_no_answer(node, answer.error, here)]))
         else:
-            rows.append((node, differences(node, answer.state, master)))
+            rows.append((node, differences(node, answer.state, here, where)))
     return rows
 
 
+def _cannot_tell(master: Answer) -> bool:
+    """Whether nothing on the master would warn of it: there is none of our files there, or no package."""
+    if master.state is None:
+        return master.error == NOT_INSTALLED
+    return all(master.state["files"].get(name) == _NOTHING for name in CARRIED)
+
+
+def _of_the_master(answer: Answer) -> str:
+    mend = f"copy {PATHS[POLICY]} there" if answer.state else "install it there"
+    what = "it has no policy" if answer.state else answer.error
+    return f"the master, and {what}: none is in force ({mend}, or gnt-cluster master-failover on a node that has it)"
+
+
 def verify(opts: Any, args: Sequence[str]) -> int:
-    """Compares all nodes with the master; 1 if there is anything to be told of one that is not offline."""
+    """Compares all nodes with this one; 1 if there is anything to be told of one that is not offline."""
+    known = members()
+    if not known.own:
+        text.err(f"Note: this is not the master, {known.master}: what is told is how others differ from this node")
     rows = examine()
     wrong = [node.name for node, problems in rows if problems]
     if opts.output == "json":
@@ -187,23 +265,34 @@ def verify(opts: Any, args: Sequence[str]) -> int:
 
 
 def hook(opts: Any, args: Sequence[str]) -> int:
-    """The same for Ganeti's hooks: one line, on the master, once there is something that should be everywhere.
+    """The same for Ganeti's hooks: one line, once there is something that should be everywhere.
 
     Ganeti puts the output of a hook that ends with 1 into the job's log; in the phase after a job, it
-    does nothing else.
+    does nothing else. The master speaks of all nodes, unless it is called by the watcher (`watcher`), which
+    comes every five minutes. Another candidate looks at the master alone, and speaks where that cannot.
     """
     if not any(os.path.lexists(PATHS[name]) for name in CARRIED):
         return 0
     try:
-        if ssconf.SimpleStore().GetMasterNode() != netutils.Hostname.GetSysName():
-            return 0
-    except errors.ConfigurationError:  # a node that is just being added
+        known = members()
+    except StateError:  # a node that is just being added
         return 0
-    wrong = [f"{node.name}: {', '.join(problems)}" for node, problems in examine(_HOOK_LIMIT) if problems]
+    wrong = []
+    if not known.own:
+        wrong = [f"{known.master}: {said}" for said in _seen_from_here(known)]
+    elif not args:
+        wrong = [f"{node.name}: {', '.join(problems)}" for node, problems in examine(_HOOK_LIMIT) if problems]
     if wrong:
         more = f"; and {len(wrong) - _MOST_NODES} nodes more" if len(wrong) > _MOST_NODES else ""
         text.out(text.line(f"gnt-ext verify: {'; '.join(wrong[:_MOST_NODES])}{more}"))
     return 1 if wrong else 0
+
+
+def _seen_from_here(known: Members) -> list[str]:
+    """What another node than the master has to say of that."""
+    masters = [node for node in known.others if node.name == known.master]
+    answers = ask(masters, ["state"], limit=_HOOK_LIMIT) if known.this.candidate else {}
+    return [_of_the_master(answer) for answer in answers.values() if _cannot_tell(answer)]
 
 
 def sync(opts: Any, args: Sequence[str]) -> int:
@@ -215,9 +304,9 @@ def sync(opts: Any, args: Sequence[str]) -> int:
 def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
     """The same to some nodes. Raises StateError if the policy is one that a daemon would not take."""
     sent = _to_be_sent()
-    online = [node for node in candidates if not node.offline]
+    here = local.found()
     failed = 0
-    answers = ask(online, ["state"])
+    answers = ask(candidates, ["state"])
     if not sent:
         text.err("There is nothing to carry: this node has no policy")
     for name in CARRIED:
@@ -228,7 +317,7 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
             text.err(f"Note: {PATHS[name]} is not here, but on {', '.join(having)}: nothing is done about it")
     for name, (data, words) in sent.items():
         stale = []
-        for node in online:
+        for node in candidates:
             state = answers[node.name].state
             if state is not None and state["files"].get(name, {}) != {"hash": words[0], "problem": ""}:
                 stale.append(node)
@@ -238,19 +327,16 @@ def carry(candidates: Sequence[Node], dry_run: bool = False) -> int:
             continue
         for node_name, answer in ask(stale, [name, *words], data).items():
             failed += answer.state is None
-            text.out(
-                text.line(
-                    f"{node_name}: {PATHS[name]} " + (f"NOT carried: {answer.error}" if answer.error else "carried")
-                )
-            )
+            version = (answers[node_name].state or {}).get("version")
+            older = f" (it has ganeti-ext {version})" if version != __version__ else ""
+            how = f"NOT carried{older}: {answer.error}; what it has stays" if answer.error else "carried"
+            text.out(text.line(f"{node_name}: {PATHS[name]} {how}"))
     for node in candidates:
-        if node.offline:
-            text.out(f"{node.name}: offline, so not asked: run this again when it is back")
-        elif answers[node.name].state is None:
+        if answers[node.name].state is None:
             failed += 1
-            text.out(text.line(f"{node.name}: {answers[node.name].error}"))
+            text.out(text.line(f"{node.name}: {_of_no_answer(node, answers[node.name].error, here)}"))
     if sent and not failed:
-        text.err("All master candidates that are online " + ("were asked" if dry_run else "have the same"))
+        text.err("All master candidates " + ("were asked" if dry_run else "have the same"))
     return 1 if failed else 0
 
 

@@ -11,9 +11,16 @@ node: nothing is imported here that ``ganeti.server.noded`` has not imported.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 from ganeti_ext.errors import ExtError
+
+#: Children or threads beyond Ganeti's number of them, for addresses that have none.
+RESERVED = 4
+
+#: Connections that wait. With one more the newest of the longest line is closed: it is no use to anybody to leave it in
+#: the kernel's line, where others would stand behind it.
+MOST_WAITING = 400
 
 #: Owner (user and group id) of all that may be run, and of the locks.
 ROOT = (0, 0)
@@ -27,8 +34,7 @@ class Unchecked(Refused):
     """Refused before the name was looked at, so that no delay is due."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How long, how much and how many (times in seconds).
 
     ``wait_limit`` bounds the wait for a lock; it and all the others together stay far below the

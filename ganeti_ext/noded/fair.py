@@ -23,12 +23,7 @@ import OpenSSL
 from ganeti import utils
 from ganeti.http import server
 
-#: Children beyond Ganeti's number of them, for addresses that have none.
-RESERVED = 4
-
-#: Connections that wait. With one more the newest of the longest line is closed: it is no use to anybody to leave it in
-#: the kernel's line, where others would stand behind it.
-MOST_WAITING = 400
+from ganeti_ext.noded import MOST_WAITING, RESERVED
 
 _Waiting = collections.deque[tuple[socket.socket, Any]]
 

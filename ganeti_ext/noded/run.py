@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganeti_ext.noded import DEFAULT_LIMITS, Limits
 
@@ -25,9 +25,14 @@ _CHUNK = 64 * 1024  # bytes; what a pipe holds
 # Seconds between two looks at a command that says nothing: first and last.
 _TICKS = (0.0005, 0.05)
 
+#: Held while a command is started and noted: by whoever else takes children of this process (`reaper`), too.
+starting = threading.Lock()
 
-@dataclasses.dataclass(frozen=True)
-class Result:
+#: The process ids of all commands that somebody is to collect.
+commands: set[int] = set()
+
+
+class Result(NamedTuple):
     """What a command that ran has left.
 
     ``failure`` says in Ganeti's words (``utils.RunResult.fail_reason``) how it ended, unless
@@ -51,19 +56,22 @@ def start(path: str, name: str, *, environment: Mapping[str, str] = ENVIRONMENT)
     # A mask is the thread's own and must be empty when it is inherited.
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return subprocess.Popen(
-            [name],
-            executable=path,
-            env=dict(environment),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            umask=0o022,
-            start_new_session=True,
-            **_unusual_needs(),
-        )
+        with starting:
+            process = subprocess.Popen(
+                [name],
+                executable=path,
+                env=dict(environment),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                umask=0o022,
+                start_new_session=True,
+                **_unusual_needs(),
+            )
+            commands.add(process.pid)
+        return process
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
@@ -130,6 +138,7 @@ def collect(
         raise
     finally:
         process.poll()
+        commands.discard(process.pid)
         if process.stdout is not None:
             process.stdout.close()
     if process.returncode == 0 and not late:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import configparser
-import dataclasses
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ganeti import pathutils
 
@@ -28,12 +29,11 @@ class BadSettings(ExtError):
     """A file that is not taken; its text is one line that says where and what to write instead."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The limits of all commands and those of some: ``of(name)`` are the ones of a command."""
 
     limits: Limits = DEFAULT_LIMITS
-    commands: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
+    commands: Mapping[str, Limits] = MappingProxyType({})
 
     def of(self, name: str) -> Limits:
         """Return the limits of a command whose file has been checked."""
@@ -124,7 +124,7 @@ def _changed(limits: Limits, values: list[tuple[_Key, str]], source: str, allowe
         if number is None or not lowest <= number <= highest:
             raise BadSettings(f"{where}: {key} must be {form}, not {value[:64]!r}")
         found[str(key)] = number
-    return dataclasses.replace(limits, **found)  # type: ignore[arg-type]
+    return limits._replace(**found)  # type: ignore[arg-type]
 
 
 def _number(value: str, form: str, units: Mapping[str, int]) -> float | None:

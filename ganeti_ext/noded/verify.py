@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import stat
+from typing import NamedTuple
 
 from ganeti_ext.noded import ROOT, Refused
 
@@ -26,8 +26,7 @@ _MAX_MODE = 0o755
 _OPEN = os.O_PATH | os.O_NOFOLLOW
 
 
-@dataclasses.dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A path without links, of which nobody but its owner can change a part."""
 
     path: str

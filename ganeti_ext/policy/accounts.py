@@ -180,8 +180,14 @@ def plain(tokens: Iterable[str]) -> Grants:
     permissions = BUILTIN_ROLES["readonly"] - {"jobs.wait", "query.all"}
     if "read" in tokens:
         permissions |= {"query.all", "instances.query.console"}
-    role = Role("(Ganeti's own)", permissions)
-    return Grants(dict.fromkeys(permissions, (role,)))
+    return plain_permissions(permissions)
+
+
+def plain_permissions(permissions: Iterable[str]) -> Grants:
+    """The same, by the permissions themselves, where Ganeti knows them."""
+    known = frozenset(permissions).intersection(PERMISSIONS)
+    role = BUILTIN["admin"] if len(known) == len(PERMISSIONS) else Role("(Ganeti's own)", known)
+    return Grants(dict.fromkeys(known, (role,)))
 
 
 def account_of(user: str, grants: Grants | None, policy: Policy) -> Account | None:

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganeti import pathutils, utils
 
 from ganeti_ext import rootfile
 from ganeti_ext.errors import ExtError
-from ganeti_ext.policy.accounts import Account, Grants, account_of, plain, resolve
+from ganeti_ext.policy.accounts import Account, Grants, account_of, plain, plain_permissions, resolve
 from ganeti_ext.policy.model import MAX_SIZE, Policy
+from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
 from ganeti_ext.rapi.passwords import costliest
 
 POLICY_FILE = pathutils.CONF_DIR + "/rapi-access.yaml"
@@ -41,21 +43,37 @@ def _parse(data: bytes, source: str) -> Policy:
     return load_policy(data, source)
 
 
-class AccessControl:
-    """What the daemon's parent process holds; its children decide by it."""
+class _State(NamedTuple):
+    """What is gone by. It is replaced as a whole: a request in another thread never sees half of a change."""
 
-    def __init__(self, policy_file: str = POLICY_FILE, last_good_file: str = LAST_GOOD_FILE, owner: int = 0) -> None:
+    users: Mapping[str, Any] = {}
+    policy: Policy | None = None
+    policy_exists: bool = False
+    has_our_tokens: bool = False
+    #: What takes as long to check as the slowest password of all users.
+    costliest_password: str = costliest(())
+
+
+class AccessControl:
+    """What the daemon holds, and its requests decide by.
+
+    A request in a process of its own has what there was as it began; one in a thread takes a copy (`copy.copy`).
+    """
+
+    def __init__(
+        self,
+        policy_file: str = POLICY_FILE,
+        last_good_file: str = LAST_GOOD_FILE,
+        owner: int = 0,
+        policy: Policy | None = None,
+    ) -> None:
+        """`policy` is one that is in force already; `owner` is a user id."""
         self._policy_file = policy_file
         self._last_good_file = last_good_file
         self._owner = owner
-        self._users: Mapping[str, Any] = {}
-        self._policy: Policy | None = None
-        self._policy_exists = False
-        self._has_our_tokens = False
+        self._state = _State(policy=policy)
         self._last_complaint = ""
         self._started = False
-        #: What takes as long to check as the slowest password of all users.
-        self.costliest_password = costliest(())
         #: Set by the entry point.
         self.has_middleware = False
         #: Set as the file comes and goes.
@@ -64,7 +82,17 @@ class AccessControl:
     @property
     def active(self) -> bool:
         """Whether there is anything to enforce: a policy, a token of ours, a middleware, restricted commands."""
-        return self._policy_exists or self._has_our_tokens or self.has_middleware or self.has_restricted_users
+        state = self._state
+        return state.policy_exists or state.has_our_tokens or self.has_middleware or self.has_restricted_users
+
+    @property
+    def costliest_password(self) -> str:
+        """What takes as long to check as the slowest password of all users."""
+        return self._state.costliest_password
+
+    def user(self, name: str) -> Any:
+        """A user of Ganeti's file, as `resolve_users` left him; None if there is no such user."""
+        return self._state.users.get(name)
 
     def start(self) -> None:
         """Takes the policy for the first time, once Ganeti has loaded the users.
@@ -73,8 +101,8 @@ class AccessControl:
         """
         self._started = True
         self.load_policy()
-        if self._policy is None:
-            self.resolve_users(self._users)
+        if self._state.policy is None:
+            self.resolve_users(self._state.users)
 
     def load_policy(self) -> None:
         """Takes the policy file as it is now, if it is right.
@@ -89,7 +117,7 @@ class AccessControl:
             self._run_tests(policy)
             self._take(policy)
         except FileNotFoundError:
-            if self._policy is None and not os.path.lexists(self._last_good_file):
+            if self._state.policy is None and not os.path.lexists(self._last_good_file):
                 return  # nothing was ever configured
             self._keep(f"{self._policy_file} has vanished; to go without a policy, remove {self._last_good_file}, too")
         except OSError as err:
@@ -114,18 +142,14 @@ class AccessControl:
             raise PolicyError(self._policy_file, problems)
 
     def _take(self, policy: Policy) -> None:
-        before, self._policy = self._policy, policy
-        try:
-            self.resolve_users(self._users)
-        except Exception:
-            self._policy = before
-            raise
-        self._policy_exists = True
+        # Other objects: a request under way goes by those that it has.
+        users = {name: copy.copy(user) for name, user in self._state.users.items()}
+        self._state = self._resolved(users, policy)._replace(policy_exists=True)
 
     def _keep(self, complaint: str) -> None:
         """Says why the file is not taken, and falls back on the copy if nothing runs yet."""
-        self._policy_exists = True
-        if self._policy is not None:
+        self._state = self._state._replace(policy_exists=True)
+        if self._state.policy is not None:
             outcome = "the policy before it stays in force"
         elif self._take_copy():
             outcome = f"the last good one is in force, from {self._last_good_file}"
@@ -164,50 +188,80 @@ class AccessControl:
 
         Each user gets `tokens`, his third column as it was read, `grants`, and for an
         account of ours as `options` the names of its permissions, which is what Ganeti's own
-        check looks for on the access lists.
+        check looks for on the access lists; where Ganeti has permissions itself, those are his `permissions`.
         """
         if users is None:
-            self._users = {}
-            return
-        policy = self._policy or Policy()
+            self.forget_users()
+        else:
+            self._state = self._resolved(users, self._state.policy)
+
+    def forget_users(self) -> None:
+        """Lets nobody in until the users are worked out anew."""
+        self._state = self._state._replace(users={})
+
+    def _resolved(self, users: Mapping[str, Any], policy: Policy | None) -> _State:
         known: dict[tuple[str, ...], tuple[Grants | None, list[str]]] = {}
         for user in users.values():
             tokens = user.__dict__.setdefault("tokens", tuple(user.options))
             if tokens not in known:
-                grants = resolve(tokens, policy)
+                grants = resolve(tokens, policy or _NO_POLICY)
                 known[tokens] = grants, sorted(grants.roles) if grants is not None else []
             user.grants, options = known[tokens]
             if user.grants is not None:
                 user.options = options
-                if self._started:
-                    _log_problems(user.name, user.grants.problems)
-        self._users = users
-        self._has_our_tokens = any(grants is not None for grants, _ in known.values())
-        self.costliest_password = costliest(user.password for user in users.values())
+            if hasattr(user, "permissions"):
+                user.permissions = _permissions(user)
+            if user.grants is not None and self._started:
+                _log_problems(user.name, user.grants.problems)
+        return self._state._replace(
+            users=users,
+            policy=policy,
+            has_our_tokens=any(grants is not None for grants, _ in known.values()),
+            costliest_password=costliest(user.password for user in users.values()),
+        )
 
     def _grants_of(self, name: str, policy: Policy) -> Grants | None:
         """What a policy would grant to a user; None if there is no such user."""
-        user = self._users.get(name)
-        return None if user is None else resolve(user.tokens, policy) or plain(user.tokens)
+        user = self.user(name)
+        return None if user is None else resolve(user.tokens, policy) or _plain(user)
 
     @property
     def audit_reads(self) -> bool:
         """Whether allowed reads are recorded, too."""
-        return self._policy is not None and self._policy.audit_reads
+        policy = self._state.policy
+        return policy is not None and policy.audit_reads
 
     def account_of(self, user: Any, always: bool = False) -> Account | None:
         """What is granted to a user of Ganeti's file; None if nothing of ours is about him, unless it is `always`."""
-        policy = self._policy or _NO_POLICY
+        policy = self._state.policy or _NO_POLICY
         account = account_of(user.name, getattr(user, "grants", None), policy)
-        return Account(user.name, plain(user.tokens), policy) if account is None and always else account
+        return Account(user.name, _plain(user), policy) if account is None and always else account
 
     def whole_account_of(self, user: Any) -> Account:
         """All that a user of Ganeti's file has, by Ganeti's own options too."""
-        grants = user.grants if user.grants is not None else plain(user.tokens)
-        return Account(user.name, grants, self._policy or _NO_POLICY)
+        grants = user.grants if user.grants is not None else _plain(user)
+        return Account(user.name, grants, self._state.policy or _NO_POLICY)
 
 
 _NO_POLICY = Policy()
+
+
+#: Options of which Ganeti's next release makes the role of an administrator, who has what is ours, too.
+_ALL = frozenset({"all", "write"})
+
+
+def _permissions(user: Any) -> frozenset[str]:
+    """The permissions of a user for Ganeti's own check, where it has one."""
+    if user.grants is not None:
+        return frozenset(user.grants.roles)
+    known: frozenset[str] = user.permissions
+    return known if _ALL.isdisjoint(user.tokens) else known | {RESTRICTED_COMMAND}
+
+
+def _plain(user: Any) -> Grants:
+    """What Ganeti itself gives to a user without a token of ours."""
+    permissions = getattr(user, "permissions", None)
+    return plain(user.tokens) if permissions is None else plain_permissions(permissions)
 
 
 def _log_problems(name: str, problems: Iterable[str]) -> None:

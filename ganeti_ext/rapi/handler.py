@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ganeti import errors, http
@@ -20,7 +20,7 @@ from ganeti_ext.rapi import resources, whoami
 from ganeti_ext.rapi.access import AccessControl
 from ganeti_ext.rapi.audit import AuditLog, Record, denied, parameters_of, record_of
 from ganeti_ext.rapi.client import AccessClient
-from ganeti_ext.rapi.permissions import METHODS, OPEN_RESOURCES, SIGNED_IN_RESOURCES, permission_of
+from ganeti_ext.rapi.permissions import METHODS, OPEN_RESOURCES, SIGNED_IN_RESOURCES, permission_of, registered_role
 from ganeti_ext.rapi.request import Request
 from ganeti_ext.rapi.signin import SignIn
 
@@ -50,13 +50,15 @@ class RemoteApiHandler(SignIn):
 
     def AuthenticationRequired(self, req: Any) -> bool:
         """Nothing is anonymous once there is something to protect (design, 3.1)."""
+        if self.access.active and self._reqauth:
+            return True  # before it is told whether there is such a path, as Ganeti's next release does
         if super().AuthenticationRequired(req):
             return True
         resource = type(self._GetRequestContext(req).handler).__name__
         return self.access.active and resource not in OPEN_RESOURCES
 
     def _GetRequestContext(self, req: Any) -> Any:
-        """Ganeti's context, whose access list has the endpoint's permission, too.
+        """Ganeti's context, whose access list (if it is one) has the endpoint's permission, too.
 
         The users of ours have permissions as options. The permission is not on the rlib2
         classes' own lists, of which Ganeti's tests say what they hold; and an empty list,
@@ -69,12 +71,13 @@ class RemoteApiHandler(SignIn):
             raise http.HttpNotImplemented(
                 message=f"Method {req.request_method.upper()} is unsupported for path {req.request_path}"
             )
-        resources.offer_whoami(connector.CONNECTOR, self.access.active)
+        offered = resources.served(connector.CONNECTOR, self.access.active, self.access.has_restricted_users)
+        self._resmap = connector.Mapper(offered)
         context = super()._GetRequestContext(req)
         context.began = time.monotonic()
         context.narrowed = False  # by us or a middleware; Request.use_client says when
         permission = permission_of(type(context.handler), req.request_method.upper())
-        if context.handler_access and permission is not None:
+        if isinstance(context.handler_access, list) and context.handler_access and permission is not None:
             context.handler_access = [*context.handler_access, permission]
         return context
 
@@ -90,6 +93,9 @@ class RemoteApiHandler(SignIn):
         request = Request(req, context, user, account)
         record.permission = request.permission or ""
         record.describe = functools.partial(_describe, record, request)
+        registered = registered_role(request.resource, request.method, getattr(user, "options", ()))
+        if registered is not None and context.handler_access is not None:
+            context.handler_access = registered
         try:
             if not super().Authenticate(req, username, password):
                 record.describe = None  # the body of somebody unknown is not even parsed
@@ -99,7 +105,7 @@ class RemoteApiHandler(SignIn):
                 raise
             missing = request.permission or "write"
             raise self._forbidden(request, f"permission {missing} is not granted") from err
-        record.rule = ", ".join(sorted(set(user.options).intersection(context.handler_access)))
+        record.rule = ", ".join(sorted(set(user.options).intersection(_granting(context))))
         if request.resource.__name__ in SIGNED_IN_RESOURCES:
             context.handler.view = whoami.view(self.access.whole_account_of(user), user.tokens)
         elif account is not None and request.resource.__name__ not in OPEN_RESOURCES:
@@ -189,6 +195,13 @@ _EVEN = 0.005
 def _until_even(seconds: float) -> float:
     """For how long to wait so that what took some seconds takes a multiple of `_EVEN`."""
     return _EVEN - seconds % _EVEN
+
+
+def _granting(context: Any) -> Collection[str]:
+    """The options of which a user has one if Ganeti's own check lets him pass."""
+    if isinstance(context.handler_access, list):
+        return context.handler_access
+    return {"all", "read", "write", context.handler_access}  # those that Ganeti makes roles of
 
 
 def _describe(record: Record, request: Request) -> None:

@@ -114,7 +114,7 @@ def own_access_lists(connector: Mapping[Any, type]) -> None:
     for resource in set(connector.values()):
         for method in METHODS:
             access = getattr(resource, f"{method}_ACCESS", None)
-            if access is not None:
+            if isinstance(access, list):  # a permission is nobody's to append to
                 setattr(resource, f"{method}_ACCESS", list(access))
 
 
@@ -126,5 +126,16 @@ def register_role(role: str, endpoints: Iterable[tuple[type, str]]) -> None:
     """
     for resource, method in endpoints:
         access = getattr(resource, f"{method}_ACCESS")
-        if access and role not in access:  # an empty list means "anybody" and stays empty
+        if isinstance(access, str):
+            _REGISTERED.setdefault((resource, method), set()).add(role)
+        elif access and role not in access:  # an empty list means "anybody" and stays empty
             setattr(resource, f"{method}_ACCESS", [*access, role])
+
+
+#: Where a resource has one permission in place of a list: who else may reach it.
+_REGISTERED: dict[tuple[type, str], set[str]] = {}
+
+
+def registered_role(resource: type, method: str, options: Iterable[str]) -> str | None:
+    """The one of a user's options by which a middleware lets him reach an endpoint, if there is one."""
+    return next(iter(sorted(_REGISTERED.get((resource, method), set()).intersection(options))), None)

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 from ganeti import http, opcodes, rapi
 from ganeti.rapi import baserlib
+
+from ganeti_ext import compat
+from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
 
 #: What `/2/features` calls it.
 FEATURE = "ext-restricted-command"
@@ -21,7 +24,7 @@ class R_2_nodes_name_restricted_command(baserlib.OpcodeResource):  # type: ignor
     """/2/nodes/[node_name]/restricted-command resource."""
 
     #: A list of its own: the one of the base class is that of most other resources.
-    POST_ACCESS = [rapi.RAPI_ACCESS_WRITE]
+    POST_ACCESS: Any = RESTRICTED_COMMAND if compat.has_permissions() else [rapi.RAPI_ACCESS_WRITE]
     POST_OPCODE = opcodes.OpRestrictedCommand
 
     def GetPostOpInput(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,7 +46,7 @@ class R_2_ext_whoami(baserlib.ResourceBase):  # type: ignore[misc]
     """/2/ext/whoami resource."""
 
     #: Whoever has shown a right password; the handler sees to it that he has.
-    GET_ACCESS: list[str] = []
+    GET_ACCESS: Any = None if compat.has_permissions() else []
 
     #: What he is told; the handler knows him.
     view: Mapping[str, Any] = {}
@@ -53,17 +56,9 @@ class R_2_ext_whoami(baserlib.ResourceBase):  # type: ignore[misc]
         return self.view
 
 
-def offer_whoami(connections: MutableMapping[Any, type], wanted: bool) -> None:
-    """The same as `offer` for the user's own view."""
-    if wanted:
-        connections[_WHOAMI] = R_2_ext_whoami
-    else:
-        connections.pop(_WHOAMI, None)
-
-
-def offer(connections: MutableMapping[Any, type], wanted: bool) -> None:
-    """Puts the resource into Ganeti's connection map, or takes it out."""
-    if wanted:
-        connections[_PATH] = R_2_nodes_name_restricted_command
-    else:
-        connections.pop(_PATH, None)
+def served(connections: Mapping[Any, type], whoami: bool, restricted: bool) -> dict[Any, type]:
+    """Ganeti's connection map with those of our resources that are wanted: another one, for others read this."""
+    wanted: dict[Any, type] = {_WHOAMI: R_2_ext_whoami} if whoami else {}
+    if restricted:
+        wanted[_PATH] = R_2_nodes_name_restricted_command
+    return {**connections, **wanted}

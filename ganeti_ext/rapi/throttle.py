@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Failed sign-ins of each address, counted by all children of the daemon together."""
+"""Failed sign-ins of each address, counted by all children or threads of the daemon together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -40,7 +41,8 @@ class Throttle:
     Where a row is full, the entry that is paid off first gives way. The hash has a key of
     this process, so that nobody can choose addresses that push another's entry out.
 
-    The lock is the kernel's own (fcntl(2)), which ends with the process that holds it.
+    The lock is the kernel's own (fcntl(2)), which ends with the process that holds it; it keeps no thread
+    of the same process out, so that there is one of Python's before it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Throttle:
         self._key = secrets.token_bytes(16)
         self._file = os.memfd_create("ganeti-ext-throttle", os.MFD_CLOEXEC)
         os.ftruncate(self._file, _ROWS * _ROW_SIZE + 1)
+        self._threads = threading.Lock()
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -100,11 +103,12 @@ class Throttle:
 
     @contextlib.contextmanager
     def _locked(self, offset: int) -> Iterator[None]:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, _ROW_SIZE, offset)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, _ROW_SIZE, offset)
+        with self._threads:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, _ROW_SIZE, offset)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, _ROW_SIZE, offset)
 
 
 def network_of(address: str) -> bytes:

@@ -14,12 +14,29 @@ from ganeti_ext.rapi.access import AccessControl
 _GanetiUsers = rapi.RapiUsers
 
 
+class Roles(dict[str, frozenset[str]]):
+    """Ganeti's roles, where it has some. Any other is a role of nothing: what it grants is worked out by us.
+
+    So that Ganeti does not log a role of the policy as unknown; what is unknown to us, too, we log ourselves.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> frozenset[str]:
+        return frozenset()
+
+
 class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
     """Ganeti's users, each with what his tokens grant: `AccessControl.resolve_users`."""
 
     #: Set by the entry point, before the daemon makes its users.
     access = AccessControl()
     _users: Any
+
+    def Get(self, username: str) -> Any:
+        """The user of that name, with what his tokens grant; None if there is none."""
+        return self.access.user(username)
 
     def Load(self, filename: str) -> bool:
         """Loads the file as Ganeti does; users are seen only once they are worked out.
@@ -35,6 +52,7 @@ class RapiUsers(_GanetiUsers):  # type: ignore[misc, valid-type]
         except Exception:
             logging.exception("Working out the accounts of %s: nobody is let in", filename)
             self._users = None
+            self.access.forget_users()
             return False
         self._users = fresh._users
         return loaded

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -64,12 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in parts:
             noise.start()
             bar.begin(part)
+            began = time.monotonic()
             rows[part] = []
             try:
                 for one in PARTS[part](options.tiny):
                     rows[part].append(one)
                     bar.say(one.what)
-                remarks[part] = str(noise)
+                remarks[part] = f"{time.monotonic() - began:.0f} s; {noise}"
             except Exception:
                 traceback.print_exc()  # what was measured before is still worth a look
                 broken = True

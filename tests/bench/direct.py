@@ -3,25 +3,30 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from tests.bench.report import Row, bootstrap, median, ratio, row
+from tests.bench.progress import say
+from tests.bench.report import Row, bootstrap, ratio, row
+from tests.bench.sampling import ms
 from tests.cluster import gnt_ext
+from tests.cluster.nodes import add_command
 from tests.cluster.vcluster import Cluster
 
+#: Of three nodes.
 BAR = 0.5
 COMMAND = "nothing"
+#: On how many nodes.
+SIZES = (1, 3, 10)
 
 
-def commands(cluster: Cluster) -> dict[str, list[str]]:
+def commands(nodes: Sequence[str]) -> dict[str, list[str]]:
     """What is compared: the same command on the same nodes, by each way."""
     return {
-        "direct": [gnt_ext.PROGRAM, "restricted-command", "--direct", *cluster.nodes, COMMAND],
-        "job": [gnt_ext.PROGRAM, "restricted-command", *cluster.nodes, COMMAND],
-        "gnt-node": ["gnt-node", "restricted-command", COMMAND, *cluster.nodes],
+        "direct": [gnt_ext.PROGRAM, "restricted-command", "--direct", *nodes, COMMAND],
+        "job": [gnt_ext.PROGRAM, "restricted-command", *nodes, COMMAND],
+        "gnt-node": ["gnt-node", "restricted-command", COMMAND, *nodes],
     }
 
 
@@ -34,37 +39,28 @@ def call(cluster: Cluster, command: list[str]) -> float:
 
 def measure(tiny: bool = False) -> Iterator[Row]:
     """Direct and by a job, each beside gnt-node."""
-    runs = 1 if tiny else 25
-    with Cluster() as cluster:
+    runs, sizes = (1, SIZES[:2]) if tiny else (8, SIZES)
+    with Cluster(nodes=max(sizes)) as cluster:
         for node in cluster.nodes:
-            path = cluster.node_path(node, f"etc/ganeti/restricted-commands/{COMMAND}")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "w", encoding="ascii") as stream:
-                stream.write("#!/bin/sh\n")
-            os.chmod(path, 0o755)
-        took: dict[str, list[float]] = {}
+            add_command(cluster, node, COMMAND, "exit 0")
+        took: dict[tuple[int, str], list[float]] = collections.defaultdict(list)
         for number in range(runs + 1):
-            for way, command in commands(cluster).items():
-                seconds = call(cluster, command)
-                if number:  # the first of each only warms the caches
-                    took.setdefault(way, []).append(seconds)
-            print(f"\rdirect: {number} of {runs}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
-
-    def shown(way: str) -> str:
-        return f"{median(took[way]) * 1000:.0f} ms"
-
-    yield row(
-        "gnt-ext restricted-command --direct, 3 nodes",
-        shown("direct"),
-        f"{shown('gnt-node')} (gnt-node)",
-        bootstrap(took["direct"], took["gnt-node"], ratio),
-        BAR,
-    )
-    found = bootstrap(took["job"], took["gnt-node"], ratio)
-    yield Row(
-        "gnt-ext restricted-command, 3 nodes",
-        shown("job"),
-        f"{shown('gnt-node')} (gnt-node)",
-        f"{found.value:.2f} [{found.low:.2f}; {found.high:.2f}]",
-    )
+            for size in sizes:
+                for way, command in commands(cluster.nodes[:size]).items():
+                    if way == "job" and size != 3:
+                        continue
+                    say(f"restricted commands, {number} of {runs}")
+                    seconds = call(cluster, command)
+                    if number:  # the first of each only warms the caches
+                        took[size, way].append(seconds)
+    for size, way in took:
+        if way == "gnt-node":
+            continue
+        mine, theirs = took[size, way], took[size, "gnt-node"]
+        yield row(
+            f"gnt-ext restricted-command{' --direct' if way == 'direct' else ''}, {size} node{'s' * (size > 1)}",
+            ms(mine),
+            f"{ms(theirs)} (gnt-node)",
+            bootstrap(mine, theirs, ratio),
+            BAR if way == "direct" else None,
+        )

@@ -15,7 +15,7 @@ from tests.bench.report import Interval, median
 from tests.cluster.vcluster import Cluster
 
 #: Seconds that one set of requests is sent at most, and how often each is at least, however slow the machine is.
-TIME, ENOUGH = 15.0, 15
+TIME, ENOUGH = 10.0, 10
 
 
 class Case(NamedTuple):

@@ -115,7 +115,7 @@ def far(here: World, size: str, rounds: int) -> Iterator[Row]:
     asked = cases("version", "list", "bulk list", "refused")
     with far_client(here.cluster, DELAY) as (connect, kind):
         sampler = Sampler(here.cluster, here.servers, f"{size}, 50 ms away", tickets=True, connect=connect)
-        found = sampler.sample(asked.values(), rounds, seconds=30)
+        found = sampler.sample(asked.values(), rounds)
     for name in ("version", "list", "bulk list", "refused"):
         one = beside(f"50 ms away ({kind}): {name}", found, asked["ours", name], asked["stock", name], FAR_BAR)
         yield one
@@ -131,8 +131,8 @@ def measure(tiny: bool = False) -> Iterator[Row]:
     yield from bulk(here, size, 1 if tiny else 25)
     yield rates(here, "one", 1, 1 if tiny else 8, 0.1 if tiny else 0.7)
     yield rates(here, "ten", 10, 1 if tiny else 10, 0.1 if tiny else 0.8)
-    yield rates(here, "lingering", 40, 1 if tiny else 3, 1.2 if tiny else 3.5)
-    yield from far(here, size, 1 if tiny else 20)
+    yield rates(here, "lingering", 40, 1 if tiny else 3, 1.2 if tiny else 2.5)
+    yield from far(here, size, 1 if tiny else 10)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ Wanted = tuple[str, str, str, Any]
 #: Drives the handler that the daemon would have, as the daemon's user, without the network: it
 #: reads [users file, [[user, method, path, body], …]] and writes the list of (status, body).
 DRIVER = """
-import base64, email.message, json, logging, os, sys, types
+import base64, email.message, html, json, logging, os, sys
+from http.server import BaseHTTPRequestHandler
 from ganeti_ext import compat, entrypoint
 
 compat.put_ganeti_first()
@@ -27,6 +28,7 @@ from ganeti.server import rapi
 
 entrypoint.apply(entrypoint.rapi_patches(None))
 logging.disable()
+responses = BaseHTTPRequestHandler.responses
 users_file, requests = json.load(sys.stdin)
 rapi.RemoteApiHandler.access.load_policy()
 users = rapi.RapiUsers()
@@ -34,21 +36,25 @@ assert users.Load(users_file)
 restricted = rapi.RemoteApiHandler.restricted
 restricted._passwords = dict.fromkeys(users._users, "y")
 restricted._offer(True)
-responder = http.server.HttpResponder(rapi.RemoteApiHandler(users.Get, True))
+handler = rapi.RemoteApiHandler(users.Get, True)
 answers = []
 for user, method, path, body in requests:
     password = "y" if path.endswith("/restricted-command") else "x"
-    message = http.HttpMessage()
-    message.start_line = http.HttpClientToServerStartLine(method, path, "HTTP/1.1")
-    message.headers = email.message.Message()
-    message.headers["Host"] = "cluster"
-    message.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    headers = email.message.Message()
+    headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     if body is not None:
-        message.headers["Content-Type"] = "application/json"
-        message.body = json.dumps(body)
-    reader = types.SimpleNamespace(sock=None)
-    answer = responder(lambda: (message, reader))[3]
-    answers.append((answer.start_line.code, (answer.body or b"").decode()))
+        headers["Content-Type"] = "application/json"
+        body = json.dumps(body)
+    req = http.server._HttpServerRequest(method, path, headers, body, None)
+    try:
+        handler.PreHandleRequest(req)
+        answers.append((200, handler.HandleRequest(req).decode()))
+    except http.HttpException as err:
+        message, explanation = responses[err.code]
+        values = {"code": err.code, "message": html.escape(err.message or message), "explain": explanation}
+        answers.append((err.code, handler.FormatErrorMessage(values)[1].decode()))
+    except Exception as err:
+        answers.append((500, repr(err)))
 json.dump(answers, sys.stdout)
 """
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.cluster.vcluster import Cluster
@@ -14,6 +15,20 @@ from tests.cluster.vcluster import Cluster
 PROGRAM = next(
     (path for path in ("/usr/libexec/ganeti-ext/gnt-ext", "/usr/sbin/gnt-ext") if os.path.exists(path)), "gnt-ext"
 )
+
+_HOOK = Path(__file__).parents[2] / "debian/hooks/ganeti-ext"
+
+
+def install_hook(cluster: Cluster, node: str, *kinds: str) -> None:
+    """Puts the package's hook where Ganeti looks for it on a node: `cluster-modify-post.d`, `watcher`, …"""
+    # The nodes of a virtual cluster find themselves by their environment.
+    start = f"#!/bin/sh\nexport GANETI_ROOTDIR={cluster.node_path(node, '').rstrip('/')} GANETI_HOSTNAME={node}\n"
+    text = _HOOK.read_text(encoding="ascii").replace("/usr/sbin/gnt-ext", PROGRAM).replace("#!/bin/sh\n", start)
+    for kind in kinds:
+        path = Path(cluster.node_path(node, f"etc/ganeti/hooks/{kind}/ganeti-ext"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="ascii")
+        path.chmod(0o755)
 
 
 def run(

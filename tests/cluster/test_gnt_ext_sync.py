@@ -19,7 +19,6 @@ from tests.cluster.vcluster import POLICY_FILE, Cluster
 POLICY = "version: 1\nroles:\n  tester: {permissions: [instances.reboot], scope: {instances: {name: '*.test'}}}\n"
 RESTRICTED_USERS = "var/lib/ganeti/rapi/restricted-users"
 USERS = "var/lib/ganeti/rapi/users"
-HOOK = Path(__file__).parents[2] / "debian/hooks/ganeti-ext"
 
 
 @pytest.fixture(scope="module", name="nodes")
@@ -110,6 +109,7 @@ def test_a_bad_policy_is_not_carried(nodes: Cluster) -> None:
     os.chmod(at(nodes, "node1"), 0o644)
     assert at(nodes, "node2").read_bytes() == before
     assert "not the master: run it on node1" in run(nodes, "sync", node="node2").stderr
+    assert "how others differ from this node" in run(nodes, "verify", node="node2").stderr
     # A node looks at it again, and takes only what has come as a whole.
     for words in (["policy", "0" * 64, "644", "root", "root"], ["users"], ["policy"], ["restricted-users", "..", "1"]):
         done = run(nodes, "_node", *words, node="node2", input="version: 1\n")
@@ -184,14 +184,7 @@ def test_one_node_that_fails_does_not_stop_the_others(nodes: Cluster) -> None:
 
 
 def test_the_hook_warns_in_the_log_of_a_job(nodes: Cluster) -> None:
-    for kind in ("cluster-modify", "node-modify"):
-        directory = at(nodes, "node1", f"etc/ganeti/hooks/{kind}-post.d")
-        directory.mkdir(parents=True, exist_ok=True)
-        # The nodes of a virtual cluster find themselves by their environment.
-        start = f"#!/bin/sh\nexport GANETI_ROOTDIR={nodes.node_path('node1', '')} GANETI_HOSTNAME=node1\n"
-        text = HOOK.read_text(encoding="ascii").replace("/usr/sbin/gnt-ext", gnt_ext.PROGRAM)
-        (directory / "ganeti-ext").write_text(text.replace("#!/bin/sh\n", start), encoding="ascii")
-        os.chmod(directory / "ganeti-ext", 0o755)
+    gnt_ext.install_hook(nodes, "node1", "cluster-modify-post.d", "node-modify-post.d")
 
     def warning() -> str:
         done = nodes.gnt("gnt-cluster", "modify", "--candidate-pool-size=1")
@@ -203,6 +196,8 @@ def test_the_hook_warns_in_the_log_of_a_job(nodes: Cluster) -> None:
     at(nodes, "node3").unlink()
     said = warning()
     assert "WARNING" in said and "node3: " in said and "rapi-access.yaml is missing (gnt-ext sync)" in said
+    # The watcher comes too often for a master to ask all nodes.
+    assert [run(nodes, "_hook", *words).returncode for words in ((), ("watcher",))] == [1, 0]
     done = nodes.gnt("gnt-node", "modify", "-C", "no", "node3")
     assert "gnt-ext verify" not in done.stdout + done.stderr
     done = nodes.gnt("gnt-node", "modify", "-C", "yes", "node3")
@@ -211,13 +206,24 @@ def test_the_hook_warns_in_the_log_of_a_job(nodes: Cluster) -> None:
     assert "gnt-ext" not in warning()
 
 
+def test_a_candidate_that_ganeti_makes_by_itself(nodes: Cluster) -> None:
+    set_policy(nodes, POLICY)
+    gnt_ext.install_hook(nodes, "node1", "node-remove-post.d")
+    run(nodes, "sync")
+    nodes.gnt("gnt-node", "modify", "-C", "no", "node2")
+    at(nodes, "node2").unlink()
+    nodes.gnt("gnt-cluster", "modify", "--candidate-pool-size=2")
+    done = nodes.gnt("gnt-node", "remove", "node3")
+    assert "Promoted nodes to master candidate role: node2" in done.stdout
+    assert re.search("gnt-ext verify: node2: .*rapi-access.yaml is missing", done.stdout), done
+
+
 def test_a_node_that_is_offline(nodes: Cluster) -> None:
     """The last one: the node stays so."""
-    set_policy(nodes, POLICY)
     run(nodes, "sync")
-    nodes.gnt("gnt-node", "modify", "-O", "yes", "node3")
+    nodes.gnt("gnt-node", "modify", "-O", "yes", "node2")
     done = run(nodes, "verify")
-    assert done.returncode == 0 and "Offline, so not asked: node3" in done.stderr
+    assert done.returncode == 0 and "Offline, so not asked: node2" in done.stderr
     set_policy(nodes, POLICY + "# new\n")
     done = run(nodes, "sync")
-    assert "node2" in done.stdout and "node3" not in done.stdout.replace("node3: offline", "")
+    assert (done.returncode, done.stdout) == (0, "")  # Ganeti makes it a candidate no more

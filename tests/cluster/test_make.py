@@ -31,3 +31,11 @@ def test_the_benchmark_starts() -> None:
     command = make("--dry-run", "bench").stdout.splitlines()[-1]
     assert "bench" in command
     subprocess.run([*command.split(), "--help"], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_the_matrix_of_some_releases() -> None:
+    def command(*arguments: str) -> str:
+        return make("--dry-run", "matrix", *arguments).stdout.splitlines()[1]
+
+    assert command("trixie", "sid").split()[1:] == ["-m", "tests.matrix", "trixie", "sid"]
+    assert command("REBUILD=1").split()[1:] == ["-m", "tests.matrix", "--rebuild"]

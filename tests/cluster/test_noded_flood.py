@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ganeti_ext.noded import fair
+from ganeti_ext.noded import RESERVED
 from tests.cluster import nodes
 from tests.cluster.nodes import Flood, NodeDaemon
 from tests.cluster.vcluster import Cluster
@@ -51,7 +51,7 @@ def test_others_are_served_meanwhile(cluster: Cluster, daemon: NodeDaemon, clien
             assert daemon.rpc("restricted_command", "hello", source="node2")[:2] == (True, "hello\n")
             served = served or time.monotonic()
             # Ganeti's 21, and those for addresses that have none.
-            assert len(daemon.children()) <= 21 + fair.RESERVED
+            assert len(daemon.children()) <= 21 + RESERVED
         assert flood.goes_on
     assert len(flood.answers) == clients
     for _, _, answer in flood.answers:
@@ -85,7 +85,7 @@ def test_who_says_nothing_shuts_nobody_out(cluster: Cluster, daemon: NodeDaemon,
             poll.register(connection, select.POLLIN)
         # They were there all the time, served or waiting; but for those who were too many, or whose time was over.
         assert len(poll.poll(0)) < count
-        assert len(daemon.children()) <= 21 + fair.RESERVED
+        assert len(daemon.children()) <= 21 + RESERVED
 
 
 def test_when_it_is_over_nothing_is_left(cluster: Cluster, daemon: NodeDaemon) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ganeti_ext import compat
 from ganeti_ext.rapi.passwords import hash_password, hash_token, new_token
 from ganeti_ext.rapi.restricted import PAUSE
 from ganeti_ext.rapi.throttle import ALLOWANCE
@@ -230,7 +231,8 @@ def test_it_is_there_as_long_as_its_file(hatch: Hatch) -> None:
         hatch.remove()
     cluster = hatch.cluster
     assert FEATURE not in hatch.features()
-    for method in (*METHODS, "PATCH"):
+    # To any other method Ganeti's next release says no before it is known who asks, and for what.
+    for method in (*METHODS, *([] if compat.serves_in_threads() else ["PATCH"])):
         for user, password in (("admin", None), ("runner", "r-runner"), ("runner", "x-runner"), (None, None)):
             answers = [
                 cluster.rapi(method, f"/2/nodes/node1/{name}", user=user, password=password, body={"command": "hello"})

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ganeti_ext import compat
 from ganeti_ext.rapi.passwords import hash_password, hash_token, new_token
 from ganeti_ext.rapi.throttle import ALLOWANCE, INTERVAL
 from tests.cluster.test_policy_file import wait_for
@@ -156,6 +157,11 @@ def test_a_new_users_file_forgives_nothing(guessed: Cluster) -> None:
 # Bodies.
 
 
+#: Ganeti itself reads any body, but for its next release: that hangs up on one of more than 10 MB.
+THREADS = compat.serves_in_threads()
+LARGE = (9 if THREADS else 17) * MIB
+
+
 def big(size: int) -> bytes:
     """JSON of that many bytes, with a parameter that no opcode has."""
     start, end = b'{"no_such_parameter": "', b'"}'
@@ -206,8 +212,9 @@ def test_bodies_with_curl(prepared: Cluster, size: int, password: str, status: i
     assert int(code) == json.loads(answer)["code"] == status
 
 
-def children_memory(cluster: Cluster) -> int:
-    """How many KiB the daemon's children have had at most, above what the daemon has."""
+@contextlib.contextmanager
+def memory_bounded(cluster: Cluster, most: int) -> Iterator[Callable[[], None]]:
+    """Gives a check that the daemon, or a child of it, has had no more than `most` KiB above what the daemon had."""
 
     def status(pid: int) -> dict[str, str]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as stream:
@@ -215,10 +222,17 @@ def children_memory(cluster: Cluster) -> int:
         return {}
 
     parent = cluster.daemon_pid("rapi")
-    children = [status(pid) for pid in cluster.pids()]
-    most = [int(child["VmHWM"]) for child in children if child.get("PPid") == str(parent) and "VmHWM" in child]
-    assert most
-    return max(most) - int(status(parent)["VmRSS"])
+    with open(f"/proc/{parent}/clear_refs", "w", encoding="ascii") as stream:
+        stream.write("5")  # the peak begins anew (proc(5))
+    before = int(status(parent)["VmRSS"])
+
+    def check() -> None:
+        children = [status(pid) for pid in cluster.pids()]
+        found = [int(child["VmHWM"]) for child in children if child.get("PPid") == str(parent) and "VmHWM" in child]
+        assert found or THREADS
+        assert max([*found, int(status(parent)["VmHWM"])]) - before < most
+
+    yield check
 
 
 def request(size: str | int, password: str, *fields: str) -> bytes:
@@ -240,12 +254,13 @@ def rest(stream: object) -> bytes:
 @pytest.mark.parametrize(("password", "status"), [("wrong", 401), ("secret", 413)])
 def test_memory_is_bounded(prepared: Cluster, password: str, status: int) -> None:
     """The child is there as long as the connection; 150 MiB took 301 MiB of Ganeti's own."""
-    with prepared.connect_tls(source="node3") as stream:
+    # 16 MiB of it are {SCRYPT}'s
+    with memory_bounded(prepared, 24 * 1024) as check, prepared.connect_tls(source="node3") as stream:
         stream.sendall(request(150 * MIB, password))
         chunk = b"x" * MIB
         for _ in range(149):
             stream.sendall(chunk)
-        assert children_memory(prepared) < 24 * 1024  # 16 MiB of it are {SCRYPT}'s
+        check()
         stream.sendall(chunk)
         assert f"HTTP/1.1 {status} ".encode() in rest(stream)
 
@@ -296,7 +311,7 @@ def test_odd_bodies(prepared: Cluster, kind: str) -> None:
 def test_unconfigured_nothing_of_it_is_there(prepared: Cluster) -> None:
     """No wait, no limit, and odd bodies are what they are to Ganeti."""
     requests = [request(24, f"guess{number}") + b'{"no_such_parameter": 1}' for number in range(3 * ALLOWANCE)]
-    requests += [request(len(big(size)), "secret") + big(size) for size in (100, 2 * MIB, 17 * MIB)]
+    requests += [request(len(big(size)), "secret") + big(size) for size in (100, 2 * MIB, LARGE)]
     requests += [request(2 * MIB, "wrong") + big(2 * MIB)]
     odd = ("negative", "none", "no-number", "two", "chunked", "less-than-sent", "negative-guess")
     requests += [ODD[kind][0] for kind in odd]
@@ -308,7 +323,8 @@ def test_unconfigured_nothing_of_it_is_there(prepared: Cluster) -> None:
     prepared.restart("rapi")
     prepared.set_rapi_users(USERS)
     assert ours == stock
-    assert {answer[:12] for answer in ours} == {b"HTTP/1.1 401", b"HTTP/1.1 400"}
+    # Of no-number Ganeti's next release makes a 500.
+    assert {answer[:12] for answer in ours} - {b"HTTP/1.1 500"} == {b"HTTP/1.1 401", b"HTTP/1.1 400"}
 
 
 def test_the_port_is_still_ganetis(prepared: Cluster) -> None:

@@ -241,6 +241,6 @@ def test_killed_keeper_is_swept() -> None:
 
 def test_failed_start_leaves_nothing() -> None:
     cluster = Cluster(nodes=1, name="failed-test", disk_templates=["no-such-template"])
-    with pytest.raises(ClusterError, match="gnt-cluster init(.|\n)*no-such-template"):
+    with pytest.raises(ClusterError, match="gnt-cluster (.|\n)*no-such-template"):
         cluster.up()
     assert traces("failed-test", "none") == []

@@ -14,7 +14,7 @@ would leave names behind, and does not work in a plain chroot.)
     with Cluster(instances=["web1.test.example.com"]) as cluster:
         cluster.rapi("GET", "/2/instances", user="admin")
 
-By hand: `vcluster.py up`, `list`, `down NAME`, `sweep`.
+By hand: `vcluster.py up`, `list`, `down NAME`, `sweep`, `save DIR`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ from typing import Any, Callable
 #: this. Restricted commands want every directory from / down to be root's; short, because a
 #: socket's path has 108 bytes at most.
 BASE = "/var/lib/ganeti-vcluster"
+
+#: Names a directory that `save` made with another Ganeti. Clusters then start from what it holds, as if
+#: Debian had been upgraded under them: Ganeti 3.1.0~rc2-5 cannot make one with the pyOpenSSL of sid.
+SAVED = "GANETI_EXT_SAVED_CLUSTERS"
 
 DAEMON_UTIL = "/usr/lib/ganeti/daemon-util"
 RAPI_PORT = 5080
@@ -372,24 +376,11 @@ class Cluster:
             self._progress("namespaces")
             self._start_keeper()
             self._prepare_nodes()
-            self._progress("cluster on node1")
-            self.gnt(
-                "gnt-cluster",
-                "init",
-                "--no-etc-hosts",
-                "--no-ssh-init",
-                "--master-netdev=lo",
-                "--enabled-disk-templates=" + ",".join(self._disk_templates),
-                "--enabled-hypervisors=fake",
-                "--default-iallocator=hail",
-                "--nic-parameters=mode=bridged,link=br0",
-                "--ipolicy-bounds-specs=" + IPOLICY,
-                "cluster",
-            )
-            self._progress("the other nodes")
-            # Two at a time is a third quicker; Ganeti's locks keep them apart.
-            with ThreadPoolExecutor(2) as pool:
-                list(pool.map(self._add_node, self.nodes[1:]))
+            if os.environ.get(SAVED):
+                self._progress("a cluster that was saved")
+                self._restore(self._saved())
+            else:
+                self._make()
             self.set_rapi_users(self._rapi_users)
             if self.instances:
                 self._progress(f"{len(self.instances)} instances")
@@ -402,6 +393,48 @@ class Cluster:
             self.down()
             raise
         return self
+
+    def _make(self) -> None:
+        self._progress("cluster on node1")
+        self.gnt(
+            "gnt-cluster",
+            "init",
+            "--no-etc-hosts",
+            "--no-ssh-init",
+            "--master-netdev=lo",
+            "--enabled-disk-templates=" + ",".join(self._disk_templates),
+            "--enabled-hypervisors=fake",
+            "--default-iallocator=hail",
+            "--nic-parameters=mode=bridged,link=br0",
+            "--ipolicy-bounds-specs=" + IPOLICY,
+            "cluster",
+        )
+        self._progress("the other nodes")
+        # Two at a time is a third quicker; Ganeti's locks keep them apart.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._add_node, self.nodes[1:]))
+
+    def save(self, directory: str) -> None:
+        """Keep what makes this a cluster below `directory`, for one of as many nodes; its daemons end."""
+        target = os.path.join(directory, str(len(self.nodes)))
+        for node in self.nodes:
+            self.run(node, DAEMON_UTIL, "stop-all")
+            shutil.copytree(self.node_path(node, "var/lib/ganeti"), os.path.join(target, node))
+        shutil.copytree(os.path.join(self.root, "host", "ssh"), os.path.join(target, "ssh"))
+
+    def _saved(self) -> str:
+        """Where one of as many nodes lies that was saved. Raises ClusterError if there is none."""
+        saved = os.path.join(os.environ[SAVED], str(len(self.nodes)))
+        if not os.path.isdir(saved):
+            raise ClusterError(f"no cluster of {len(self.nodes)} nodes was saved: {saved}")
+        return saved
+
+    def _restore(self, saved: str) -> None:
+        for node in reversed(self.nodes):  # the master starts when a majority agrees that it is the master
+            shutil.copytree(os.path.join(saved, node), self.node_path(node, "var/lib/ganeti"), dirs_exist_ok=True)
+            self.run(node, "/usr/lib/ganeti/ensure-dirs", "--full-run")  # users' numbers are each release's own
+            self.run(node, DAEMON_UTIL, "start-all")
+        self.gnt("gnt-cluster", "modify", "--enabled-disk-templates=" + ",".join(self._disk_templates))
 
     def down(self) -> None:
         """Take it down: every process, mount, address and file of it. Harmless twice."""
@@ -449,6 +482,9 @@ class Cluster:
         self.add_host_names(*self.instances, *self._host_names)
         _write(os.path.join(ssh, "ssh_config"), SSH_CONFIG)
         _write(os.path.join(ssh, "sshd_config"), SSHD_CONFIG)
+        if os.environ.get(SAVED):
+            shutil.copytree(os.path.join(self._saved(), "ssh"), ssh, dirs_exist_ok=True)
+            return
         self._execute(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", ssh + "/ssh_host_rsa_key"])
 
     def _prepare_nodes(self) -> None:
@@ -868,6 +904,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     down.add_argument("--all", action="store_true")
     commands.add_parser("list", help="the names of all")
     commands.add_parser("sweep", help="remove what dead ones left behind")
+    save = commands.add_parser("save", help=f"make clusters of one to three nodes, to start from: {SAVED}=DIRECTORY")
+    save.add_argument("directory")
     options = parser.parse_args(argv)
     if options.command == "up":
         cluster = Cluster(
@@ -886,6 +924,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif options.command == "list":
         for name in names():
             print(name, "running" if _read_state(name).get("init") else "starting")
+    elif options.command == "save":
+        for nodes in (1, 2, 3):
+            with Cluster(nodes) as cluster:
+                cluster.save(options.directory)
     else:
         for name in sweep():
             print(name)

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.package.debian_chroot import Chroot, base_system
+from tests.package.debian_chroot import Chroot, base_system, tools_system
+from tests.package.one_node import OneNode, make_cluster
 
 TREE = Path(__file__).parents[2]
 
@@ -31,18 +33,48 @@ chmod a+r /var/lib/ganeti/ssconf_*
 
 
 @pytest.fixture(scope="session")
-def base() -> Path:
+def suite() -> str:
     """The Debian release to test on: bookworm, or what GANETI_EXT_SUITE says."""
-    return base_system(os.environ.get("GANETI_EXT_SUITE", "bookworm"))
+    return os.environ.get("GANETI_EXT_SUITE", "bookworm")
+
+
+@pytest.fixture(scope="session")
+def base(suite: str) -> Path:
+    """A system of that release with Ganeti, which no test changes."""
+    return base_system(suite)
+
+
+@pytest.fixture(scope="session")
+def cluster_state(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What making a cluster of one node changes; on sid, where Ganeti cannot, it comes from trixie."""
+    state = tmp_path_factory.mktemp("cluster") / "state.tar"
+    make_cluster(base_system("trixie" if suite == "sid" else suite), state)
+    return state
+
+
+@pytest.fixture
+def one_node(base: Path, cluster_state: Path) -> Iterator[OneNode]:
+    """A cluster of one node whose daemons run; nothing of ours is there but a policy and users."""
+    with OneNode(base, state=cluster_state) as node:
+        node.start()
+        yield node
 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Build this tree's package, in which lintian finds no fault."""
+    """Build this tree's package, in which lintian finds no fault: in the release that GANETI_EXT_SUITE says, if any."""
 
     def make() -> Path:
         outdir = tmp_path_factory.mktemp("deb")
-        subprocess.run([TREE / "debian/build-deb", outdir], check=True)
+        if "GANETI_EXT_SUITE" in os.environ:
+            with Chroot(tools_system(os.environ["GANETI_EXT_SUITE"])) as chroot:
+                chroot.put_tree(TREE, "/srv/ganeti-ext")
+                chroot.sh("cd /srv/ganeti-ext; debian/build-deb build; debian/check-deb build")
+                for file in (chroot.root / "srv/ganeti-ext/build").iterdir():
+                    shutil.copy(file, outdir)
+        else:
+            subprocess.run([TREE / "debian/build-deb", outdir], check=True)
+            subprocess.run([TREE / "debian/check-deb", outdir], check=True)
         (file,) = outdir.glob("*.deb")
         return file
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Debian systems with Ganeti in them, made once, and throw-away copies of those.
 
-A copy is an overlay in namespaces of its own: no network, its own processes, its own
-mounts. It is gone, with all that ran in it, when its first process ends.
+A copy is an overlay in namespaces of its own: no network but its own, its own processes,
+its own mounts. It is gone, with all that ran in it, when its first process ends.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 CACHE = Path("/var/cache/ganeti-ext-test")
+
+INSTALL_DEPS = Path(__file__).parents[1] / "install-deps"
 
 PACKAGES = "ganeti iproute2 logrotate python3-ganeti-rapi python3-yaml systemd"
 
@@ -45,11 +48,23 @@ MAKE_COPY = """
 nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
+if [ -n "$2" ]; then tar -x -C /mnt/upper -f "$2"; fi
 mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 mount -t proc proc /mnt/root/proc
-ip link set lo up
-hostname node1.example.com
-echo "127.0.0.1 node1.example.com node1 localhost" > /mnt/root/etc/hosts
+mount -t sysfs sysfs /mnt/root/sys
+mount -t devpts devpts /mnt/root/dev/pts
+if [ -z "$3" ]; then
+    ip link set lo up
+    ip link add br0 type bridge
+    ip link set br0 up
+    ip address add 192.0.2.10/24 dev br0
+    hostname node1.example.com
+    cat > /mnt/root/etc/hosts << HOSTS
+127.0.0.1 localhost
+192.0.2.1 cluster.example.com
+192.0.2.10 node1.example.com node1
+HOSTS
+fi
 echo ready
 # An ignored SIGCHLD lets the kernel bury what the daemons leave behind.
 exec env --ignore-signal=CHLD sleep infinity
@@ -59,7 +74,7 @@ WATCH = """
 import os, select, sys
 seen = set()
 print("ready", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], 0.0001)[0]:
     for path in sys.argv[1:]:
         try:
             seen.add(os.readlink(path) if os.access(path, os.X_OK) else "missing")
@@ -68,14 +83,34 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 print(*sorted(seen), sep="\\n")
 """
 
+Copy = TypeVar("Copy", bound="Chroot")
+
 
 class Chroot:
-    """A throw-away copy of a base system; use it in a with statement."""
+    """A throw-away copy of a base system; use it in a with statement.
 
-    def __init__(self, base: Path, script: str = MAKE_COPY, namespaces: Sequence[str] = ()) -> None:
+    script: makes the copy; its first arguments are the layers, `state` and whether it is `online`.
+    namespaces: options of unshare, for more of them.
+    over: a directory whose files lie over those of the base.
+    state: an archive that `save` made of another copy; this one goes on from there.
+    online: with the machine's own network, to fetch packages; else with one of its own.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        script: str = MAKE_COPY,
+        namespaces: Sequence[str] = (),
+        over: Path | None = None,
+        state: Path | None = None,
+        online: bool = False,
+    ) -> None:
+        layers = f"{over}:{base}" if over else str(base)
         self._first = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "unchanged", "--net", "--uts", "--pid", "--fork", "--kill-child"]
-            + [*namespaces, "sh", "-ec", script, "sh", str(base)],
+            ["setpriv", "--pdeathsig", "KILL"]  # however we end, it ends, and all that is in it
+            + ["unshare", "--mount", "--propagation", "unchanged", "--uts", "--pid", "--fork", "--kill-child"]
+            + ([] if online else ["--net"])
+            + [*namespaces, "sh", "-ec", script, "sh", layers, str(state or ""), "online" if online else ""],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -86,7 +121,7 @@ class Chroot:
         self._init = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         self.root = Path(f"/proc/{self._init}/root/mnt/root")
 
-    def __enter__(self) -> Chroot:
+    def __enter__(self: Copy) -> Copy:
         return self
 
     def __exit__(
@@ -98,10 +133,13 @@ class Chroot:
         self._first.kill()
         self._first.wait()
 
+    def enter(self) -> list[str]:
+        """The command line that runs what follows in here, but with the machine's own files."""
+        return ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
+
     def command(self, *argv: str) -> list[str]:
         """The command line that runs argv in here."""
-        enter = ["nsenter", "--target", self._init, "--mount", "--root", "--net", "--uts", "--pid"]
-        return [*enter, "chroot", "/mnt/root", *argv]
+        return [*self.enter(), "chroot", "/mnt/root", *argv]
 
     def run(self, *argv: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command in here; with check, a failure shows what it said."""
@@ -132,6 +170,19 @@ class Chroot:
         shutil.copy(file, self.root / "root")
         return f"/root/{file.name}"
 
+    def put_tree(self, tree: Path, path: str) -> None:
+        """Copy a work tree to path in here: without git, and without what was built."""
+        left_out = ["--exclude-vcs", "--exclude=./build", "--exclude=__pycache__", "--exclude=.*_cache"]
+        self.run("mkdir", path)
+        with subprocess.Popen(["tar", "--create", *left_out, "."], cwd=tree, stdout=subprocess.PIPE) as tar:
+            unpack = self.command("tar", "--extract", "--no-same-owner", f"--directory={path}")
+            subprocess.run(unpack, stdin=tar.stdout, env=ENVIRONMENT, check=True)
+
+    def save(self, archive: Path) -> None:
+        """Keep what is other in here than in the base."""
+        with archive.open("wb") as stream:
+            subprocess.run([*self.enter(), "tar", "-c", "-C", "/mnt/upper", "."], check=True, stdout=stream)
+
 
 class Watch:
     """Looks at links all the time: what each of them was, and whether it was missing."""
@@ -157,31 +208,70 @@ class Watch:
 
 
 def base_system(suite: str) -> Path:
-    """The directory with this Debian release and Ganeti; made if it is not there."""
+    """The directory with this Debian release and Ganeti; made if it is not there.
+
+    Raises subprocess.CalledProcessError.
+    """
+    return _kept(suite, PACKAGES, lambda root: _make_base(root, suite))
+
+
+def tools_system(suite: str) -> Path:
+    """A base system in which the package can be built and every test be run; made if it is not there."""
+
+    def make(root: Path) -> None:
+        subprocess.run(["cp", "--archive", base_system(suite), root], check=True)
+        shutil.copy(INSTALL_DEPS, root / "root")
+        _inside(root, "/root/install-deps build demo test\napt-get clean\nrm -rf /var/lib/apt/lists/*")
+
+    return _kept(f"{suite}-tools", PACKAGES + INSTALL_DEPS.read_text(), make)
+
+
+def remove(suite: str) -> None:
+    """Remove what is kept of a release, so that it is made anew."""
+    for kept in CACHE.glob(f"{suite}-*"):
+        if kept.is_dir():
+            shutil.rmtree(kept)
+
+
+def _kept(name: str, packages: str, make: Callable[[Path], None]) -> Path:
+    """The system of that name; one with other packages is another."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    name = f"{suite}-{zlib.crc32(PACKAGES.encode()):08x}"  # one with other packages is another
+    name = f"{name}-{zlib.crc32(packages.encode()):08x}"
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        base = CACHE / name
-        if not base.exists():
+        kept = CACHE / name
+        if not kept.exists():
             unfinished = CACHE / f"{name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
-            _make_base(unfinished, suite)
-            unfinished.rename(base)
-    return base
+            make(unfinished)
+            unfinished.rename(kept)
+    return kept
 
 
 def _mirror() -> str:
-    """The package mirror that this machine's apt is set to."""
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"] + ["Created-By: Packages", "Component: main"],
+    """The mirror of Debian that this machine's apt is set to. Raises RuntimeError if there is none."""
+    subprocess.run(["apt-get", "update", "-qq"], check=True)  # or apt does not know whose packages they are
+    mirrors = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+        + ["Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main"],
         check=True,
         capture_output=True,
         text=True,
-    ).stdout.splitlines()
-    # "bookworm", not "bookworm-updates" nor "bookworm-security"
-    plain = [line for line in targets if "-" not in line.split()[1]]
-    return plain[0].split()[0]
+    ).stdout.split()
+    if not mirrors:
+        raise RuntimeError("apt is not set to any mirror of Debian")
+    return mirrors[0]
+
+
+def _inside(root: Path, script: str) -> None:
+    """Run some lines of shell in a system that is being made, with this machine's network."""
+    enter = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    subprocess.run(
+        [*enter, "sh", "-ec", 'mount -t proc proc "$1/proc"; exec chroot "$1" sh -ec "$2"', "sh", str(root), script],
+        check=True,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _make_base(root: Path, suite: str) -> None:
@@ -198,11 +288,11 @@ def _make_base(root: Path, suite: str) -> None:
         elif Path(name).exists():
             shutil.copy(name, target)
     (root / "etc/apt/sources.list").write_text(f"deb {mirror} {suite} main\n")
-    # Nothing starts by itself, and nothing waits for the disk.
+    # Nothing starts by itself, nothing asks what to do about a file copied above, nothing waits for the disk.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    (root / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+    (root / "etc/dpkg/dpkg.cfg.d/ganeti-ext-test").write_text("force-confold\nforce-unsafe-io\n")
 
     script = f"""
         apt-get update
@@ -213,9 +303,4 @@ def _make_base(root: Path, suite: str) -> None:
         apt-get clean
         rm -rf /var/lib/apt/lists/*
     """
-    subprocess.run(
-        ["chroot", str(root), "sh", "-ec", script],
-        check=True,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.DEVNULL,
-    )
+    _inside(root, script)

@@ -87,9 +87,8 @@ def test_contents(deb: Path) -> None:
     examples = "/usr/share/doc/ganeti-ext/examples/restricted-commands/"
     assert {f"{examples}{name}" for name in ("restart-sshd", "memory-summary", "reboot-now")} <= set(found)
     hooks = [name for name in found if name.startswith("/etc/ganeti/hooks/") and not name.endswith("/")]
-    assert [name.split("/")[4] for name in hooks] == [
-        f"{kind}-post.d" for kind in ("cluster-modify", "master-ip-turnup", "node-add", "node-modify")
-    ]
+    kinds = ("cluster-modify", "cluster-verify", "master-ip-turnup", "node-add", "node-modify", "node-remove")
+    assert [name.split("/")[4] for name in hooks] == [*(f"{kind}-post.d" for kind in kinds), "watcher"]
     # Ganeti passes over a hook whose name has a dot, or that is not executable.
     assert {(name.split("/")[5], found[name]) for name in hooks} == {("ganeti-ext", "-rwxr-xr-x")}
     assert [name for name in found if name.startswith("/etc/ganeti/") and "/hooks/" not in name] == [
@@ -293,19 +292,6 @@ def test_interrupted_scripts_are_taken_up_again(chroot: Chroot, deb: Path, step:
         assert_ours(chroot)
     chroot.run("dpkg", "--remove", "ganeti-ext")
     assert_stock(chroot)
-
-
-def test_somebody_elses_diversion(chroot: Chroot, deb: Path) -> None:
-    rapi = "/usr/sbin/ganeti-rapi"
-    chroot.sh(f"dpkg-divert --local --rename --add {rapi}")
-    chroot.write(rapi, "#!/bin/sh\n", 0o755)
-    said = fails(chroot, "dpkg", "--install", chroot.put(deb))
-    assert f"{rapi} is already diverted by LOCAL" in said
-    assert chroot.sh(f"cat {rapi}") == "#!/bin/sh"
-    assert chroot.sh(f"readlink {rapi}.distrib") in STOCK
-    chroot.run("dpkg", "--remove", "ganeti-ext")
-    assert diversions(chroot) == []
-    assert chroot.sh(f"cat {rapi}") == "#!/bin/sh"
 
 
 # An installation that does not load

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_ext.cli import check
+from ganeti_ext.cli import check, rbac
 from ganeti_ext.cli.main import COMMANDS
-from ganeti_ext.policy.accounts import plain, resolve
+from ganeti_ext.policy.accounts import Account, plain, resolve
 from ganeti_ext.policy.loader import load_policy
 from ganeti_ext.policy.model import Policy
 from ganeti_ext.policy.selftest import failures
-from ganeti_ext.policy.vocabulary import BUILTIN_ROLES, PERMISSIONS
 from ganeti_ext.rapi import quota
 from ganeti_ext.rapi.audit import Record
 from ganeti_ext.rapi.handler import RemoteApiHandler
@@ -273,44 +272,36 @@ def test_the_messages_that_troubleshooting_starts_from_are_those_of_the_code() -
     text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     quoted = re.findall("`(.*?)`", "".join(re.findall("^###.*$", text, re.MULTILINE)))
     quoted += ["the policy before it stays in force", "Runs without ganeti-ext", "cannot be checked", "allowed is"]
-    assert len(quoted) == 14 and all(message in text for message in quoted)
+    assert len(quoted) == 17 and all(message in text for message in quoted)
     for message in quoted:
         for part in message.split(" … "):
             assert part in code, message
 
 
 RBAC = (ROOT / "docs/ganeti-rbac.md").read_text(encoding="utf-8")
-#: What its roles hold, as far as it matters to what the page says.
-THEIRS = {"admin": set(PERMISSIONS), "readonly": BUILTIN_ROLES["readonly"] - {"jobs.wait", "nodes.storage.query"}}
 
 
-def granted_there(options: str) -> set[str]:
-    """What Ganeti's own access control, as it was proposed, grants for a third column."""
-    held: set[str] = set()
-    for word in options.split(","):
-        if word.startswith("-"):
-            held.discard(word[1:])
-        else:
-            held |= THEIRS.get(word[1:], set()) if word.startswith("@") else {word.lstrip("+")} & set(PERMISSIONS)
-    return held
-
-
-def granted_here(options: str) -> set[str]:
-    """The same by us, with the policy of the other pages, where it has to be on the whole cluster."""
+def verdict_of(options: str) -> rbac.Verdict:
+    """What becomes of an account with that third column, by the roles of the other pages and one without limits."""
+    text = policies("docs/policy.md")[0].replace("roles:\n", "roles:\n  starter: {permissions: [instances.startup]}\n")
+    policy = Policy(load_policy(text.encode(), "x").roles)
     tokens = options.split(",")
-    grants = resolve(tokens, load_policy(policies("docs/policy.md")[0].encode(), "x")) or plain(tokens)
-    return {name for name, roles in grants.roles.items() if any(role.scope is None for role in roles)}
+    return rbac.verdict(tokens, Account("joe", resolve(tokens, policy) or plain(tokens), policy))
 
 
 def test_what_is_told_of_ganetis_own_access_control() -> None:
-    assert f"has {len(PERMISSIONS) - 1} permissions" in RBAC
-    fewer = BUILTIN_ROLES["readonly"] - THEIRS["readonly"]
+    """The model that is asked is compared with Ganeti's sources in `tests/unit/cli/test_rbac.py`."""
+    assert f"has {len(rbac.ALL)} permissions" in RBAC
     same = re.findall(r"^    \w+ +\{HA1\}… +(\S+)$", RBAC, re.MULTILINE)
-    other = re.findall(r"^\| (`.*?`|nothing at all)(?:, .*?)? \|", RBAC, re.MULTILINE)
-    assert (len(same), len(other)) == (4, 7)
+    other = re.findall(r"^\| (`@.*?`|`read`|nothing at all|`all`|`instance_write`)(?:, .*?)? \| .* \| (.*) \|$",
+                       RBAC, re.MULTILINE)  # fmt: skip
+    assert (len(same), len(other)) == (5, 9)
     for options in same:
-        assert granted_here(options) ^ granted_there(options) <= fewer, options
-    for options in (cell.strip("`").replace("nothing at all", "") for cell in other):
-        assert (granted_here(options) ^ granted_there(options)) - fewer, options
-    assert granted_there("@test-operator,jobs.cancel") == {"jobs.cancel"}
-    assert "jobs.cancel" not in granted_here("@test-operator,jobs.cancel")
+        assert not any(verdict_of(options)), options
+    for cell, told in other:
+        one = verdict_of(cell.strip("`").replace("nothing at all", ""))
+        assert one.loses or one.gains, cell
+        assert bool(one.gains) == told.startswith("**"), cell
+    parts = re.findall(r"^\| (`\w+\.[^|]*`) \| .* \| `(.*)` \|$", RBAC, re.MULTILINE)
+    found = {(name, needed) for names, needed in parts for name in re.findall("`(.*?)`", names)}
+    assert found == {(permission, needed) for permission, needed, _ in rbac.PARTS}

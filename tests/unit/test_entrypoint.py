@@ -130,6 +130,37 @@ def test_one_that_cannot_be_made_stops_all(target: Any) -> None:
     assert target.function is before
 
 
+@pytest.mark.parametrize(("needs", "fits"), [((), True), (("loads",), True), (("loads", 4096), True), (("x",), False)])
+def test_what_the_code_of_a_target_must_have(target: Any, needs: tuple[Any, ...], fits: bool) -> None:
+    """Its names and constants: nothing is read from its source, which takes long and need not be there."""
+    exec("def function(one, two=None):\n    return loads(one, 4096)", vars(target))
+    patch = Patch("a_ganeti", "function", "(one, two=None)", "for the test", needs=needs)
+    if fits:
+        assert entrypoint._look_at(patch).target is target.function
+    else:
+        with pytest.raises(StartupError, match="a_ganeti.function is another now, without 'x'"):
+            entrypoint._look_at(patch)
+
+
+def test_one_with_a_switch_is_left_out_with_its_like_where_it_does_not_fit(
+    target: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = target.Holder.method
+    target.Prepare = lambda options: f"prepared {options}"
+    patches = [
+        Patch("a_ganeti", "Holder.method", "(self, one: 'int') -> 'None'", "x", lambda _: "new", "RAPI_NO_DELAY"),
+        Patch("a_ganeti", "table", "list", "for the test", lambda _: [], "RAPI_NO_DELAY"),
+        a_patch("function", "(one, two=None)", lambda _: "new"),
+        Patch("a_ganeti", "Prepare", "(options)", "for the test", lambda stock: lambda options: stock(options) + "!"),
+    ]
+    entrypoint._put_wanted(patches, target, "Prepare")
+    assert (target.Holder.method, target.table, target.function) == (before, {}, "new")
+    assert target.Prepare("well") == "prepared well!"
+    said = "RAPI_NO_DELAY is left out: Ganeti's a_ganeti.table is dict, not list: install a newer ganeti-ext"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert capsys.readouterr().err.strip().endswith(said)
+
+
 @pytest.mark.parametrize("make", [lambda: rapi_patches(None), noded_patches], ids=["rapi", "noded"])
 def test_every_target_is_as_expected_in_this_ganeti(make: Any) -> None:
     patches = make()

@@ -215,7 +215,7 @@ def test_files_that_cannot_be_read(checked: Checker, tmp_path: Path) -> None:
 
 
 def test_the_exit_code(checked: Checker, capsys: pytest.CaptureFixture[str]) -> None:
-    opts = SimpleNamespace(users_file=str(checked.users), offline=True)
+    opts = SimpleNamespace(users_file=str(checked.users), offline=True, ganeti_rbac=False)
     checked(ROLE, "joe x read\n")
     assert check.check(opts, [str(checked.policy)]) == 0
     assert capsys.readouterr().err == "0 errors, 1 warning\n"

@@ -36,7 +36,12 @@ def changed(**settings: Any) -> dict[str, Any]:
 def test_differences() -> None:
     assert sync.differences(CANDIDATE, MASTER, MASTER) == []
     (said,) = sync.differences(CANDIDATE, changed(version="2"), MASTER)
-    assert said == "ganeti-ext 2, the master has 1"
+    assert said == "ganeti-ext 2, the master has 1 (install the same one)"
+    state = changed(version="2", policy={"hash": "x", "problem": ""})
+    assert sync.differences(CANDIDATE, state, MASTER, "this node") == [
+        "ganeti-ext 2, this node has 1 (install the same one)",
+        f"{local.PATHS['policy']} differs (install the same ganeti-ext, then gnt-ext sync)",
+    ]
     for name in local.PATHS:
         for here, words in (("x", "differs"), (None, "is missing")):
             state = changed(**{name: {"hash": here, "problem": ""}})

@@ -173,11 +173,17 @@ def test_the_name_is_the_only_argument(commands: Path) -> None:
 def test_a_usual_daemon_need_not_fork() -> None:
     """What is asked of Popen then can be done by vfork."""
     groups = os.getgroups()
+    # Those that what a shell starts in the background, or nohup, ignores.
+    handlers = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    }
     os.setgroups([0])
     try:
         assert run._unusual_needs() == {}
     finally:
         os.setgroups(groups)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_no_shell(commands: Path) -> None:

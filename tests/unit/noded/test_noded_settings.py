@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import random
@@ -190,7 +189,7 @@ def test_the_file_that_is_shown_is_taken(page: str) -> None:
     (shown,) = re.findall(r"^( +\[DEFAULT\](?:.*\n|\n(?= ))+?)\n?(?=^[|`S])", text, re.MULTILINE)
     found = settings.parse(textwrap.dedent(shown.split("\n\n    See")[0]), page)
     assert found.limits.time_limit == 120
-    assert found.of("collect-logs") == dataclasses.replace(found.limits, time_limit=1200, output_limit=1024**2)
+    assert found.of("collect-logs") == found.limits._replace(time_limit=1200, output_limit=1024**2)
 
 
 def test_the_figures_that_are_told_are_right() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from ganeti.rapi import connector
 
-from ganeti_ext.rapi import resources
 from ganeti_ext.rapi.permissions import own_access_lists
 from tests.unit.rapi import fake
 
@@ -19,11 +18,3 @@ def registered() -> Iterator[None]:
     with fake.unchanged_access_lists():
         own_access_lists(connector.CONNECTOR)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _ganetis_own_resources() -> Iterator[None]:
-    """What an active handler offers beside them is gone again."""
-    resources.offer_whoami(connector.CONNECTOR, False)
-    yield
-    resources.offer_whoami(connector.CONNECTOR, False)

@@ -531,9 +531,11 @@ class Server:
         # Made here, so that servers in one test do not share their access control.
         self.trail = trail or Trail()
         cls = type(cls.__name__, (cls,), {"access": self.access, "audit": self.trail})
+        find: Any = self.users.get
         if issubclass(cls, handler.RemoteApiHandler):
             self.access.resolve_users(self.users)
-        self.handler = cls(self.users.get, reqauth, _client_cls=self.cluster.client)
+            find = self.access.user
+        self.handler = cls(find, reqauth, _client_cls=self.cluster.client)
 
     def ask(
         self,

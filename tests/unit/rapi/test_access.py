@@ -42,7 +42,7 @@ class Daemon:
 
     @property
     def granted(self) -> list[str]:
-        return sorted(self.users["she"].grants.roles)
+        return sorted(self.control.user("she").grants.roles)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ganeti_ext.rapi import body
 from ganeti_ext.rapi.access import AccessControl
-from ganeti_ext.rapi.body import MAX_ANONYMOUS, MAX_SIGNED_IN, MessageReader, RequestExecutor, linger
+from ganeti_ext.rapi.body import MAX_ANONYMOUS, MAX_SIGNED_IN, linger
+from ganeti_ext.rapi.forked import MessageReader, RequestReader
 from ganeti_ext.rapi.httperrors import HttpContentTooLarge
 from tests.unit.rapi import fake
 
@@ -259,7 +260,7 @@ def listening() -> Iterator[socket.socket]:
 def exchange(listener: socket.socket, data: bytes, active: bool) -> bytes:
     """Sends all, as http.client does, before it reads; the answer up to the end."""
     handler = handler_for(active)
-    executor = type("Executor", (RequestExecutor,), {"access": handler.access})
+    executor = type("Executor", (RequestReader,), {"access": handler.access})
 
     def serve() -> None:
         connection, address = listener.accept()
@@ -325,7 +326,7 @@ def test_an_answer_to_a_body_that_is_no_utf_8(listening: socket.socket) -> None:
 def test_ganetis_own_reader_reads_while_nothing_is_configured(active: bool) -> None:
     control = AccessControl("/nonexistent/policy", "/nonexistent/copy")
     control.has_middleware = active
-    executor: Any = object.__new__(type("Executor", (RequestExecutor,), {"access": control}))
+    executor: Any = object.__new__(type("Executor", (RequestReader,), {"access": control}))
     line = Line(head("Content-Length: 5") + b"[1,2]", ends=False)
     message, reader = executor._ReadRequest(line, 0.05)
     assert type(reader) is (MessageReader if active else StockReader)
@@ -336,7 +337,7 @@ def test_ganetis_own_reader_reads_while_nothing_is_configured(active: bool) -> N
 def test_a_request_that_does_not_come_is_ganetis_error(active: bool) -> None:
     control = AccessControl("/nonexistent/policy", "/nonexistent/copy")
     control.has_middleware = active
-    executor: Any = object.__new__(type("Executor", (RequestExecutor,), {"access": control}))
+    executor: Any = object.__new__(type("Executor", (RequestReader,), {"access": control}))
     line = Line(ends=False)
     with pytest.raises(http.HttpError, match="Timeout while reading request"):
         executor._ReadRequest(line, 0.01)

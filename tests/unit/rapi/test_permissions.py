@@ -113,17 +113,14 @@ def test_an_endpoint_of_a_later_ganeti_is_told() -> None:
     assert permissions.unknown_endpoints({**connector.CONNECTOR, "/2/later": R_2_later}) == ["R_2_later GET"]
 
 
-def test_our_own_endpoint_is_known_and_comes_and_goes() -> None:
-    connections: dict[object, type] = dict(connector.CONNECTOR)
-    resources.offer(connections, True)
+def test_our_own_endpoint_is_known_and_ganetis_map_stays_as_it_is() -> None:
+    before = dict(connector.CONNECTOR)
+    connections = resources.served(connector.CONNECTOR, False, True)
     assert {(resource.__name__, method) for resource, method in walk(connections)} - {
         (resource.__name__, method) for resource, method in PAIRS
     } == OURS
     assert permissions.unknown_endpoints(connections) == []
-    resources.offer(connections, True)
-    resources.offer(connections, False)
-    resources.offer(connections, False)
-    assert connections == connector.CONNECTOR
+    assert resources.served(connector.CONNECTOR, False, False) == connector.CONNECTOR == before
 
 
 # The access lists.

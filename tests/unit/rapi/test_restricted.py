@@ -7,20 +7,18 @@ import functools
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ganeti import opcodes
-from ganeti.rapi import connector
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ganeti_ext.noded import Refused
 from ganeti_ext.noded.verify import check_name
 from ganeti_ext.policy.parameters import COMMAND_NAME
-from ganeti_ext.rapi import passwords, quota, resources, restricted
+from ganeti_ext.rapi import passwords, quota, restricted
 from ganeti_ext.rapi.jobs import REASON_SOURCE
 from ganeti_ext.rapi.passwords import hash_password
 from ganeti_ext.rapi.restricted import ASK_AGAIN, PAUSE, REALM, NotYet, RestrictedUsers, turn
@@ -268,16 +266,16 @@ USERS = (
 
 
 @pytest.fixture(name="server")
-def _server(file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def _server(file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(restricted, "LOCK_FILE", str(tmp_path / "lock"))
     cluster = Cluster()
     cluster.add("node", "other.example.com")
     server = Server(USERS, POLICY, cluster)
-    file.users = RestrictedUsers(str(file.path), functools.partial(resources.offer, connector.CONNECTOR), (OWNER,))
+    offer = functools.partial(setattr, server.access, "has_restricted_users")
+    file.users = RestrictedUsers(str(file.path), offer, (OWNER,))
     file.load("".join(f"{row.split()[0]} {SECRET}\n" for row in USERS.splitlines()))
     server.handler.restricted = file.users
-    yield server
-    resources.offer(connector.CONNECTOR, False)
+    return server
 
 
 def ask(server: Server, user: str, body: Any, path: str = PATH, **options: Any) -> Answer:
