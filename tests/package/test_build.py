@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ import pytest
 
 from ganeti_ext import __version__
 from tests.package.conftest import TREE
+from tests.package.debian_chroot import Chroot
+
+IGNORED = shutil.ignore_patterns(".git", "build", "__pycache__", ".*_cache", ".hypothesis")
 
 # Somebody else, who is not root, far away from here and now.
 SOMEBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -26,7 +30,7 @@ ELSEWHERE = {
     "TZ": "Pacific/Kiritimati",
     "USER": "somebody",
 }
-BUILD = "umask 077; cd {}; exec dpkg-buildpackage --no-sign --no-check-builddeps --build={}"
+BUILD = "umask {}; cd {}; exec dpkg-buildpackage --no-sign --no-check-builddeps --build={}"
 
 
 @pytest.fixture
@@ -53,21 +57,21 @@ def contents(tree: Path) -> dict[str, str]:
     }
 
 
-def test_source_package_of_somebody_else_makes_the_same_package(deb: Path, elsewhere: Path) -> None:
+def test_source_package_of_somebody_else_makes_the_same_package(elsewhere: Path) -> None:
     """Path, user, umask, time zone, language and the times of files are others. What was built is cleaned away."""
     first, second = elsewhere / "one" / "tree", elsewhere / "another-tree"
-    ignored = shutil.ignore_patterns(".git", "build", "__pycache__", ".*_cache", ".hypothesis")
-    shutil.copytree(TREE, first, ignore=ignored)
-    somebodys = "find {} -exec touch -d 2001-02-03 {{}} + -exec chown 65534:65534 {{}} +"
-    subprocess.run(["sh", "-ec", somebodys.format(elsewhere)], check=True)
+    shutil.copytree(TREE, first, ignore=IGNORED)
     before = contents(first)
+    subprocess.run(["sh", "-ec", BUILD.format("022", first, "full")], check=True)
+    subprocess.run(["debian/rules", "clean"], cwd=first, check=True)
+    assert contents(first) == before
 
-    somebody(BUILD.format(first, "source"))
     (source,) = first.parent.glob("*.dsc")
-    somebody(f"dpkg-source --extract {source} {second}")
+    somebody(f"dpkg-source --extract {source} {second}; find {second} -exec touch --date=2001-02-03 {{}} +")
     assert contents(second) == before
-    somebody(BUILD.format(second, "binary"))
-    assert (elsewhere / deb.name).read_bytes() == deb.read_bytes()
+    somebody(BUILD.format("077", second, "binary"))
+    (package,) = first.parent.glob("*.deb")
+    assert (elsewhere / package.name).read_bytes() == package.read_bytes()
     somebody(f"cd {second}; debian/rules clean")
     assert contents(second) == before
 
@@ -80,6 +84,21 @@ def test_what_lintian_says_is_explained(deb: Path) -> None:
     tags = re.findall(r"^[EWIPX]: [^:]+: (\S+)", said, re.MULTILINE)
     page = (TREE / "debian/README.source").read_text(encoding="utf-8")
     assert [tag for tag in tags if tag not in page] == []
+
+
+def test_tests_of_the_installed_package(chroot: Chroot, deb: Path) -> None:
+    """Those of debian/tests that need no more than it, as autopkgtest runs them; the others find what is installed."""
+    chroot.run("dpkg", "--install", chroot.put(deb))
+    shutil.copytree(TREE, chroot.root / "root/tree", ignore=IGNORED)
+    chroot.sh("mkdir /tmp/one /tmp/other; cd /root/tree; export AUTOPKGTEST_TMP=/tmp/one; debian/tests/examples")
+    where = "import ganeti_ext.rapi.handler as module; import os; print(os.path.realpath(module.__file__))"
+    stage = "cd /root/tree; export AUTOPKGTEST_TMP=/tmp/other; . debian/tests/stage"
+    found = chroot.sh(f"{stage}; PYTHONPATH=/usr/share/ganeti/default python3 -c '{where}'")
+    assert found == "/usr/lib/python3/dist-packages/ganeti_ext/rapi/handler.py"
+
+    control = (TREE / "debian/tests/control").read_text(encoding="utf-8")
+    scripts = [TREE / "debian/tests" / name for name in re.findall("^Tests: (.*)$", control, re.MULTILINE)]
+    assert len(scripts) == 3 and all(os.access(script, os.X_OK) for script in scripts)
 
 
 def test_pages_of_the_package_know_its_version() -> None:
