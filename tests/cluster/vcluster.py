@@ -434,7 +434,11 @@ class Cluster:
             shutil.copytree(os.path.join(saved, node), self.node_path(node, "var/lib/ganeti"), dirs_exist_ok=True)
             self.run(node, "/usr/lib/ganeti/ensure-dirs", "--full-run")  # users' numbers are each release's own
             self.run(node, DAEMON_UTIL, "start-all")
-        self.gnt("gnt-cluster", "modify", "--enabled-disk-templates=" + ",".join(self._disk_templates))
+        templates = ",".join(self._disk_templates)
+        options = [f"--enabled-disk-templates={templates}", f"--ipolicy-disk-templates={templates}"]
+        if "file" in self._disk_templates:
+            options.append("--file-storage-dir=" + self.node_path(self.master, "srv/ganeti/file-storage"))
+        self.gnt("gnt-cluster", "modify", *options)
 
     def down(self) -> None:
         """Take it down: every process, mount, address and file of it. Harmless twice."""

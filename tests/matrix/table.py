@@ -47,7 +47,7 @@ def read_tests(report: Path) -> list[Case]:
         skipped = [*case.iter("skipped")]
         outcome = "failed" if failed else "skipped" if skipped else "passed"
         message = next((element.get("message", "") for element in [*failed, *skipped]), "")
-        reason = (message.splitlines() or [""])[0]
+        reason = (message.splitlines() or [""])[0][:160]
         tests.append(Case(name, outcome, float(case.get("time", "0")), reason))
     return tests
 
