@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ganeti_ext import compat, switches
@@ -26,8 +25,7 @@ _THREADED_SERVER = (
 )
 
 
-@dataclass(frozen=True)
-class Patch:
+class Patch(NamedTuple):
     """One place in Ganeti that is relied on, and what is put there, if anything.
 
     `expects` is the signature that Ganeti's side must have, as `inspect` prints it, or the

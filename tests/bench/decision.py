@@ -234,7 +234,7 @@ def load(users: int, roles: int, traced: bool) -> dict[str, float]:
         taken = time.process_time() - began
         gc.collect()
         after, kept = resident(), tracemalloc.get_traced_memory()[0] / 2**20 if traced else 0.0
-    user = known["user7"]
+    user = control.user("user7")
     assert user.grants.roles and control.active and control.account_of(user) is not None
     return {"parse": parsed, "load": taken, "resident": after - before, "traced": kept}
 
