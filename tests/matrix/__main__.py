@@ -32,7 +32,7 @@ PICKED = {"upgrade": "upgrade", "purge": "purge|remov"}
 #: What of tests/cluster is run where there are a few minutes only.
 FEW = ("test_unconfigured", "test_roles", "test_signin", "test_noded_commands", "test_transport")
 #: What of tests/package, by the names of the tests.
-FEW_OF_PACKAGE = "install or upgrade or purge or remov or restart"
+FEW_OF_PACKAGE = "(install or upgrade or purge or remov or restart) and not next_release and not killed"
 
 LOGS = TREE / "build" / "matrix"
 INSIDE = "/srv/ganeti-ext"
