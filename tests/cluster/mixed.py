@@ -111,7 +111,8 @@ def stop_ssh(cluster: Cluster, address: str = "") -> None:
 def as_on(cluster: Cluster, node: str) -> list[str]:
     """The words before a command that is to find what the node's daemons find."""
     with open(cluster.node_path(node, "var/run/ganeti/ganeti-noded.pid"), encoding="ascii") as stream:
-        return ["nsenter", "-m", "-t", stream.read().strip()]
+        # With its root: a mount namespace alone would lead out of a chroot.
+        return ["nsenter", "-m", "-r", "-t", stream.read().strip()]
 
 
 def split(cluster: Cluster, others: Mapping[str, Node]) -> None:

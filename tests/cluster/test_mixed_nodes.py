@@ -55,6 +55,7 @@ def policy_of(cluster: Cluster, node: str) -> Path:
 def problems(cluster: Cluster, node: str = "node1") -> dict[str, list[str]]:
     """What verify says, by node."""
     done = gnt_ext.run(cluster, "verify", "--output", "json", node=node, before=mixed.as_on(cluster, node))
+    assert done.stdout, done
     return {one["node"]: one["problems"] for one in json.loads(done.stdout)}
 
 
