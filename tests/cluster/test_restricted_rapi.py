@@ -433,6 +433,7 @@ def test_a_role_without_a_scope_runs_what_it_lists_anywhere(hatch: Hatch) -> Non
         body={"command": "hello"},
     )  # fmt: skip
     assert status == 200
+    hatch.result(int(answer))
     trail = hatch.cluster.luxi("QueryJobs", [int(answer)], ["ops"])[0][0][0]["reason"]
     assert [entry[:2] for entry in trail[:2]] == [["gnt:ext:rapi-user", "everywhere"], ["gnt:user", "why"]]
 
