@@ -28,13 +28,13 @@ PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
 
 #: What each takes on a quiet machine, for the estimate.
 SECONDS = {
-    "decision": 30,
-    "startup": 35,
-    "direct": 60,
-    "transport": 130,
-    "patches": 60,
-    "requests": 120,
-    "noded": 120,
+    "decision": 29,
+    "startup": 19,
+    "direct": 105,
+    "transport": 140,
+    "patches": 65,
+    "requests": 85,
+    "noded": 160,
 }
 
 

@@ -39,7 +39,7 @@ def call(cluster: Cluster, command: list[str]) -> float:
 
 def measure(tiny: bool = False) -> Iterator[Row]:
     """Direct and by a job, each beside gnt-node."""
-    runs, sizes = (1, SIZES[:2]) if tiny else (8, SIZES)
+    runs, sizes = (1, SIZES[:2]) if tiny else (4, SIZES)
     with Cluster(nodes=max(sizes)) as cluster:
         for node in cluster.nodes:
             add_command(cluster, node, COMMAND, "exit 0")

@@ -62,16 +62,16 @@ def measure(tiny: bool = False) -> Iterator[Row]:
             }
             yield from _latencies(cluster, daemons, 3 if tiny else 200)
             yield from _memory(daemons)
-            yield from _refusals(cluster, daemons["ours"], 2 if tiny else 10)
             # Ganeti's own sleeps through its flood, so it goes on beside the others.
             with ThreadPoolExecutor(1) as pool:
                 stocks = [] if tiny else [pool.submit(lambda: list(_flood(cluster, daemons["stock"], "stock", 25)))]
+                yield from _refusals(cluster, daemons["ours"], 2 if tiny else 10)
                 for clients, seconds in [(5, 0.0)] if tiny else [(25, 0.0), (100, 25.0)]:
                     yield from _flood(cluster, daemons["ours"], "ours", clients, seconds, 1 if tiny else 2)
                 for one in stocks:
                     yield from one.result()
         yield from _no_memory(cluster, LEFT[3:4] if tiny else LEFT, 1 if tiny else 2)
-        yield from batch(cluster, 1 if tiny else 4)
+        yield from batch(cluster, 1 if tiny else 3)
 
 
 def _latencies(cluster: Cluster, daemons: Daemons, rounds: int) -> Iterator[Row]:

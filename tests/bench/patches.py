@@ -84,15 +84,15 @@ def measure(tiny: bool = False) -> Iterator[Row]:
         running = {**others, "ours": here.servers["ours"]}
         for what, path, rounds, kinds in (
             ("GET /version", "/version", 40, (False, True)),
-            (f"bulk list of {size}", BULK, 10, (True,)),
+            (f"bulk list of {size}", BULK, 8, (True,)),
         ):
             cases = {name: Case(name, "admin", "GET", path) for name in running}
             sampler = Sampler(here.cluster, running, "patches left out", tickets=True)
-            found = sampler.sample(cases.values(), 1 if tiny else rounds, seconds=20)
+            found = sampler.sample(cases.values(), 1 if tiny else rounds, seconds=15)
             for cpu in kinds:
                 for name in LEFT_OUT:
                     yield beside(f"{name} left out: {what}", found, cases["ours"], cases[name], cpu=cpu)
-        yield lingering(here, running, 1 if tiny else 3, 1.2 if tiny else 2)
+        yield lingering(here, running, 1 if tiny else 2, 1.2 if tiny else 2)
 
 
 if __name__ == "__main__":

@@ -224,8 +224,6 @@ def _cpu_remark(found: Found, ours: Case, other: Case) -> str:
 def measure(tiny: bool = False) -> Iterator[Row]:
     """All rows; `tiny` only shows that everything runs."""
     here = world()
-    if not tiny:
-        yield from Bench(here.cluster, here.servers, here.resize(2, 2)).beside_stock(300)
     bench = Bench(here.cluster, here.servers, here.resize(*((2, 2) if tiny else (50, 950))))
     yield from bench.beside_stock(2 if tiny else 300)
     yield from bench.limited(2 if tiny else 150)

@@ -129,10 +129,10 @@ def measure(tiny: bool = False) -> Iterator[Row]:
         yield from growth(here, size, 1 if tiny else 20)
     yield from version(here, size, 1 if tiny else 60)
     yield from bulk(here, size, 1 if tiny else 25)
-    yield rates(here, "one", 1, 1 if tiny else 8, 0.1 if tiny else 0.7)
-    yield rates(here, "ten", 10, 1 if tiny else 10, 0.1 if tiny else 0.8)
-    yield rates(here, "lingering", 40, 1 if tiny else 3, 1.2 if tiny else 2.5)
-    yield from far(here, size, 1 if tiny else 10)
+    yield rates(here, "one", 1, 1 if tiny else 6, 0.1 if tiny else 0.7)
+    yield rates(here, "ten", 10, 1 if tiny else 6, 0.1 if tiny else 0.8)
+    yield rates(here, "lingering", 40, 1 if tiny else 2, 1.2 if tiny else 2.5)
+    yield from far(here, size, 1 if tiny else 8)
 
 
 if __name__ == "__main__":
