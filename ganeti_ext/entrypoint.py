@@ -197,6 +197,7 @@ def rapi_patches(middleware: str | None) -> list[Patch]:
             unknown = permissions.unknown_endpoints(connector.CONNECTOR)
             if unknown:
                 logging.warning("Not known to this ganeti-ext, so they need write: %s", ", ".join(unknown))
+            handler.RemoteApiHandler.mappers = resources.mappers(connector.CONNECTOR)
             # Only now: on its way to become a daemon Ganeti closes all files.
             handler.RemoteApiHandler.throttle = _make(Throttle, "Wrong passwords are not slowed down")
             return serving.prepare(functools.partial(prepare, options, args), load_files, files)

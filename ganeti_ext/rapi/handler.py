@@ -35,6 +35,9 @@ class RemoteApiHandler(SignIn):
     access = AccessControl()
     audit = AuditLog()
 
+    #: Set anew by the entry point, when a middleware has been loaded, which may have resources of its own.
+    mappers = resources.mappers(connector.CONNECTOR)
+
     def authorize(self, request: Request) -> None:
         """For middleware: refuses by raising `http.HttpForbidden` or `http.HttpNotFound`.
 
@@ -71,8 +74,7 @@ class RemoteApiHandler(SignIn):
             raise http.HttpNotImplemented(
                 message=f"Method {req.request_method.upper()} is unsupported for path {req.request_path}"
             )
-        offered = resources.served(connector.CONNECTOR, self.access.active, self.access.has_restricted_users)
-        self._resmap = connector.Mapper(offered)
+        self._resmap = self.mappers[self.access.active, self.access.has_restricted_users]
         context = super()._GetRequestContext(req)
         context.began = time.monotonic()
         context.narrowed = False  # by us or a middleware; Request.use_client says when

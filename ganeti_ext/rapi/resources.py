@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ganeti import http, opcodes, rapi
-from ganeti.rapi import baserlib
+from ganeti.rapi import baserlib, connector
 
 from ganeti_ext import compat
 from ganeti_ext.policy.vocabulary import RESTRICTED_COMMAND
@@ -62,3 +62,12 @@ def served(connections: Mapping[Any, type], whoami: bool, restricted: bool) -> d
     if restricted:
         wanted[_PATH] = R_2_nodes_name_restricted_command
     return {**connections, **wanted}
+
+
+def mappers(connections: Mapping[Any, type]) -> dict[tuple[bool, bool], Any]:
+    """What finds a resource by its path, for each (whoami, restricted) that `served` takes.
+
+    To be made once, by the daemon: a child that copied the map would copy every page with something that stands in it.
+    """
+    choices = [(whoami, restricted) for whoami in (False, True) for restricted in (False, True)]
+    return {choice: connector.Mapper(served(connections, *choice)) for choice in choices}
