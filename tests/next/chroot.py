@@ -7,24 +7,14 @@ the version says 3.1, too. None of Ganeti's code is here; it is a directory that
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import subprocess
-import zlib
 from pathlib import Path
 
-from tests.package.debian_chroot import CACHE, ENVIRONMENT, Chroot, base_system
+from tests.package.debian_chroot import Chroot
 
 TREE = Path(__file__).parents[2]
 SUITE = "trixie"
 GANETI = "usr/share/ganeti/3.1/ganeti"
-
-#: What the tests need there, beside Ganeti (`tests/install-deps`).
-PACKAGES = (
-    "curl ganeti-os-noop iproute2 openssh-client openssh-server ganeti-testsuite jq procps python3-hypothesis"
-    " python3-jsonschema python3-mock python3-pytest"
-)
 
 #: Made when Ganeti is built, so that no `lib/` has it.
 GENERATED = ("_constants.py", "_generated_rpc.py", "_vcsversion.py", "opcodes.py", "rpc/stub")
@@ -40,43 +30,10 @@ CONSTANTS = {
 }
 
 
-def base() -> Path:
-    """The directory with what the tests need; made if it is not there, with the network of this machine."""
-    plain = base_system(SUITE)
-    name = f"{plain.name}-next-{zlib.crc32(PACKAGES.encode()):08x}"
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = CACHE / name
-        if not found.exists():
-            unfinished = CACHE / f"{name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            subprocess.run(["cp", "-a", plain, unfinished], check=True)
-            script = f"""
-                mount -t proc proc /proc
-                apt-get update
-                apt-get install --yes --no-install-recommends {PACKAGES}
-                apt-get clean
-                rm -rf /var/lib/apt/lists/*
-            """
-            subprocess.run(
-                ["unshare", "--mount", "chroot", unfinished, "sh", "-ec", script],
-                check=True,
-                env={**os.environ, **ENVIRONMENT},
-                stdout=subprocess.DEVNULL,
-            )
-            unfinished.rename(found)
-    return found
-
-
 def install(chroot: Chroot, deb: Path) -> None:
     """Installs our package, and copies this tree to /tree for its tests."""
     chroot.run("dpkg", "--install", chroot.put(deb))
-    for name in ("ganeti_ext", "tests", "examples", "docs", "debian", "sbin"):
-        shutil.copytree(
-            TREE / name, chroot.root / "tree" / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    # pytest's imports start here; the daemons are those of the package.
-    (chroot.root / "tree/pytest.ini").write_text("[pytest]\n")
+    chroot.put_tree(TREE, "/tree")
 
 
 def lay_over(chroot: Chroot, lib: Path) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.next.chroot import GANETI, TREE, base, install, lay_over
-from tests.package.debian_chroot import Chroot
+from tests.next.chroot import GANETI, SUITE, TREE, install, lay_over
+from tests.package.debian_chroot import Chroot, tools_system
 
 LIBS = [path for path in os.environ.get("GANETI_EXT_NEXT_LIB", "").split(os.pathsep) if path]
 
@@ -53,7 +53,7 @@ def _system(request: pytest.FixtureRequest) -> Iterator[Chroot]:
     if not request.param:
         pytest.skip("GANETI_EXT_NEXT_LIB names no copy of the lib/ of Ganeti's next release")
     deb = request.getfixturevalue("deb")
-    with Chroot(base()) as chroot:
+    with Chroot(tools_system(SUITE)) as chroot:
         install(chroot, deb)
         added = lay_over(chroot, Path(request.param))
         print(f"{request.param}: over Ganeti 3.1, with its luxid and wconfd; added constants: {added}")

@@ -217,7 +217,7 @@ def base_system(suite: str) -> Path:
 
     Raises subprocess.CalledProcessError.
     """
-    return _kept(suite, PACKAGES, lambda root: _make_base(root, suite))
+    return kept_system(suite, PACKAGES, lambda root: _make_base(root, suite))
 
 
 def tools_system(suite: str) -> Path:
@@ -228,7 +228,7 @@ def tools_system(suite: str) -> Path:
         shutil.copy(INSTALL_DEPS, root / "root")
         _install(root, "/root/install-deps build demo test\napt-get clean\nrm -rf /var/lib/apt/lists/*")
 
-    return _kept(f"{suite}-tools", PACKAGES + INSTALL_DEPS.read_text(), make)
+    return kept_system(f"{suite}-tools", PACKAGES + INSTALL_DEPS.read_text(), make)
 
 
 def remove(suite: str) -> None:
@@ -238,8 +238,8 @@ def remove(suite: str) -> None:
             shutil.rmtree(kept)
 
 
-def _kept(name: str, packages: str, make: Callable[[Path], None]) -> Path:
-    """The system of that name; one with other packages is another."""
+def kept_system(name: str, packages: str, make: Callable[[Path], None]) -> Path:
+    """The directory of that name, which `make` makes if it is not there; one with other packages is another."""
     CACHE.mkdir(parents=True, exist_ok=True)
     name = f"{name}-{zlib.crc32(packages.encode()):08x}"
     with (CACHE / f"{name}.lock").open("w") as lock:
