@@ -25,7 +25,7 @@ _CHUNK = 64 * 1024  # bytes; what a pipe holds
 # Seconds between two looks at a command that says nothing: first and last.
 _TICKS = (0.0005, 0.05)
 
-#: Held while a command is started and noted: by whoever else takes children of this process (`reaper`), too.
+#: Held while a command is started and noted: by whoever else takes children of this process (`threaded.Reaper`), too.
 starting = threading.Lock()
 
 #: The process ids of all commands that somebody is to collect.

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ganeti_ext import compat
-from tests.cluster.test_policy_file import wait_for
 from tests.cluster.vcluster import Cluster
+from tests.waiting import wait_for
 
 WEB1, WEB2, DB1 = "web1.test.example.com", "web2.test.example.com", "db1.prod.example.com"
 
@@ -138,8 +138,7 @@ def test_a_signal_has_all_files_taken(served: Cluster) -> None:
     assert served.daemon_pid("rapi") == pid
 
 
-@pytest.mark.parametrize("daemon", ["rapi"])
-def test_nobody_is_served_before_the_policy_is_there(served: Cluster, daemon: str) -> None:
+def test_nobody_is_served_before_the_policy_is_there(served: Cluster) -> None:
     """Whoever asks while it starts is refused by the policy, or not heard."""
     over = threading.Event()
     found: list[int] = []
@@ -162,7 +161,7 @@ def test_nobody_is_served_before_the_policy_is_there(served: Cluster, daemon: st
         thread.start()
     try:
         for _ in range(2):
-            served.restart(daemon)
+            served.restart("rapi")
     finally:
         time.sleep(0.5)
         over.set()

@@ -7,8 +7,7 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tests.cluster import nodes
 from tests.cluster.nodes import NodeDaemon
 from tests.cluster.vcluster import Cluster
 from tests.unit.noded.test_noded_run import REPORT
+from tests.waiting import wait_for
 
 PORT = 1840
 #: KiB by which the daemon may grow. Where it serves in threads, it has itself what a child had.
@@ -51,14 +51,6 @@ def processes(cluster: Cluster, text: str) -> list[int]:
         if text.encode() in line:
             found.append(pid)
     return found
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Polls, for a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- as an administrator runs them
@@ -192,10 +184,10 @@ def test_bad_manners(cluster: Cluster, daemon: NodeDaemon, name: str) -> None:
     _, value, _ = daemon.rpc("restricted_command", name)
     assert re.fullmatch(expected, value, re.DOTALL), value[-500:]
     if name == "forks":  # what a command leaves running on purpose is left alone
-        wait_for(lambda: len(processes(cluster, "sleep\x0077")) == 2)
+        wait_for(lambda: len(processes(cluster, "sleep\x0077")) == 2, 60)
         for pid in processes(cluster, "sleep\x0077"):
             os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not processes(cluster, path) + processes(cluster, "sleep\x0077") + daemon.children())
+    wait_for(lambda: not processes(cluster, path) + processes(cluster, "sleep\x0077") + daemon.children(), 60)
     assert [nodes.kib(daemon.pid, field) for field in ("VmRSS", "VmLck", "VmSize")] == pytest.approx(before, abs=SPARE)
     assert (name == "gone") != os.path.exists(path)
     assert daemon.rpc("version").ok

@@ -18,6 +18,7 @@ from ganeti_ext.noded import RESERVED
 from tests.cluster import nodes
 from tests.cluster.nodes import Flood, NodeDaemon
 from tests.cluster.vcluster import Cluster
+from tests.waiting import wait_for
 
 PORT = 1840
 DELAY = 3.0
@@ -93,9 +94,6 @@ def test_when_it_is_over_nothing_is_left(cluster: Cluster, daemon: NodeDaemon) -
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(cluster.connect(PORT, source="node3"))
-    deadline = time.monotonic() + 60
-    while daemon.children():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not daemon.children(), 60)
     assert daemon.rpc("version", source="node3").ok
     assert nodes.kib(daemon.pid, "VmRSS") - before < 1024

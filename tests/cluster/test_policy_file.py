@@ -8,13 +8,13 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.cluster.test_unconfigured import anonymous_allowed, unconfigure
 from tests.cluster.vcluster import DAEMON_UTIL, POLICY_FILE, Cluster
+from tests.waiting import wait_for
 
 OWN, FOREIGN = "web1.test.example.com", "db1.prod.example.com"
 LAST_GOOD = "var/lib/ganeti/rapi/access.last-good.yaml"
@@ -62,14 +62,6 @@ def put(cluster: Cluster, data: bytes) -> None:
 def lines(text: str) -> list[str]:
     """The lines of a log that are about a policy that is not taken."""
     return [line for line in text.splitlines() if "Access policy not taken" in line]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Polls."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,9 @@ from ganeti_ext.rapi.passwords import hash_password, hash_token, new_token
 from ganeti_ext.rapi.restricted import PAUSE
 from ganeti_ext.rapi.throttle import ALLOWANCE
 from tests.cluster.tenancy import last_job
-from tests.cluster.test_policy_file import wait_for
 from tests.cluster.test_unconfigured import METHODS, unconfigure
 from tests.cluster.vcluster import Cluster
+from tests.waiting import wait_for
 
 REALM = "Ganeti Restricted Commands"
 RESTRICTED_USERS = "var/lib/ganeti/rapi/restricted-users"

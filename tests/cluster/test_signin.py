@@ -17,9 +17,9 @@ import pytest
 from ganeti_ext import compat
 from ganeti_ext.rapi.passwords import hash_password, hash_token, new_token
 from ganeti_ext.rapi.throttle import ALLOWANCE, INTERVAL
-from tests.cluster.test_policy_file import wait_for
 from tests.cluster.test_unconfigured import stock_rapi, unconfigure
 from tests.cluster.vcluster import RAPI_PORT, Cluster
+from tests.waiting import wait_for
 
 MIB = 1 << 20
 TOKEN = new_token()

@@ -9,12 +9,12 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.vcluster import DAEMON_UTIL, Cluster, ClusterError
+from tests.waiting import wait_for
 
 GANETI = os.path.realpath("/usr/share/ganeti/default/ganeti")
 
@@ -237,14 +237,6 @@ def start(cluster: Cluster, daemon: str, node: str, env: dict[str, str]) -> None
         node, "start-stop-daemon", "--start", "--pidfile", pid_file, "--startas", "/usr/sbin/ganeti-" + daemon,
         "--chuid", user, "--", "-b", cluster.address(node), env=env,
     )  # fmt: skip
-    wait_for(lambda: check(cluster, daemon, node) == 0)
+    wait_for(lambda: check(cluster, daemon, node) == 0, 20)
     if daemon == "rapi":
         cluster.wait_rapi()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Polls."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

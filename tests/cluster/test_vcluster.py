@@ -8,13 +8,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from typing import Callable
 
 import pytest
 
 from tests.cluster import vcluster
 from tests.cluster.vcluster import Cluster, ClusterError
+from tests.waiting import wait_for
 
 SCRIPT = os.path.abspath(vcluster.__file__)
 #: A process that makes a cluster, says so, and does nothing until it is killed.
@@ -66,14 +65,6 @@ def traces(name: str, inside: str) -> list[str]:
     with open("/proc/net/dev", encoding="utf-8") as stream:
         left += [line for line in stream if line.strip().startswith("br0:")]
     return left
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that takes a moment."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def names_of(cluster: Cluster) -> list[str]:
@@ -195,7 +186,7 @@ def test_killed_caller_leaves_nothing(cluster: Cluster) -> None:
         assert inside != namespace(cluster)
         assert names_of(other) == [] and set(cluster.instances) <= set(names_of(cluster))
         caller.kill()
-    wait_until(lambda: traces("killed-test", inside) == [])
+    wait_for(lambda: traces("killed-test", inside) == [], 60)
     assert host_files() == before
     assert set(cluster.instances) <= set(names_of(cluster))
 
@@ -233,9 +224,9 @@ def test_killed_keeper_is_swept() -> None:
     assert cluster._keeper
     cluster._keeper.kill()
     cluster._keeper.wait()
-    wait_until(lambda: not any(inside in line for line in traces("swept-test", inside)))
-    wait_until(lambda: "swept-test" in vcluster.sweep() or not os.path.exists(cluster.root))
-    wait_until(lambda: traces("swept-test", inside) == [])
+    wait_for(lambda: not any(inside in line for line in traces("swept-test", inside)), 60)
+    wait_for(lambda: "swept-test" in vcluster.sweep() or not os.path.exists(cluster.root), 60)
+    wait_for(lambda: traces("swept-test", inside) == [], 60)
     cluster.down()
 
 

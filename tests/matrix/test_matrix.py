@@ -8,14 +8,13 @@ import datetime
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.matrix import __main__ as matrix
 from tests.matrix.table import FAILED, NOT_HAD, NOT_RUN, OK, Case, Cell, all_well, of_tests, picked, read_tests, render
+from tests.waiting import wait_for
 
 SUITE = """
 import pytest
@@ -146,20 +145,12 @@ def test_nothing_is_left_of_an_interrupted_run() -> None:
         first = caller.stdout.readline().split("/")[2]
         inside = os.readlink(f"/proc/{first}/ns/pid")
         assert "killed-test" in Path(f"/proc/{first}/mountinfo").read_text()
-        wait_until(lambda: len(processes(inside)) == 2)
+        wait_for(lambda: len(processes(inside)) == 2, 60)
     finally:
         caller.kill()
         caller.communicate()
-    wait_until(lambda: not processes(inside))
+    wait_for(lambda: not processes(inside), 60)
     assert "killed-test" not in Path("/proc/self/mountinfo").read_text()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that takes a moment."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def processes(namespace: str) -> list[str]:
