@@ -15,13 +15,6 @@ from typing import NamedTuple
 
 from ganeti_ext.errors import ExtError
 
-#: Children or threads beyond Ganeti's number of them, for addresses that have none.
-RESERVED = 4
-
-#: Connections that wait. With one more the newest of the longest line is closed: it is no use to anybody to leave it in
-#: the kernel's line, where others would stand behind it.
-MOST_WAITING = 400
-
 #: Owner (user and group id) of all that may be run, and of the locks.
 ROOT = (0, 0)
 

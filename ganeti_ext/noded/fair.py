@@ -6,9 +6,8 @@ Ganeti's server forks for each connection in the order in which they come; with 
 speak keeps a child for ten seconds. So a hundred calls at once, or two dozen connections that say
 nothing and need no certificate, take the node daemon from everybody.
 
-Here the parent never stands still. It takes the connections that come and lets them wait in line,
-a line for each address, and the address with the fewest children is served first. The last few
-places are for addresses that have no child at all.
+Here the parent never stands still. It takes the connections that come and lets them wait in
+``lines``.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ import OpenSSL
 from ganeti import utils
 from ganeti.http import server
 
-from ganeti_ext.noded import MOST_WAITING, RESERVED
-
-_Waiting = collections.deque[tuple[socket.socket, Any]]
+from ganeti_ext.noded.lines import MOST_WAITING, Lines
 
 
 class Server(server.HttpServer):  # type: ignore[misc]
@@ -39,7 +36,7 @@ class Server(server.HttpServer):  # type: ignore[misc]
         # Of our own, so that what waits is a socket and no TLS connection, which takes memory.
         self._listener = socket.socket(fileno=os.dup(self.socket.fileno()))
         self._listener.setblocking(False)
-        self._lines: dict[str, _Waiting] = {}
+        self._lines = Lines(self.max_clients + 1)  # Ganeti's own server has one more than it is told, too
         self._served: dict[int, str] = {}  # addresses by child
 
     def readable(self) -> bool:
@@ -48,12 +45,8 @@ class Server(server.HttpServer):  # type: ignore[misc]
         The main loop asks before it sleeps, also when the end of a child has woken it.
         """
         self._CollectChildren(True)
-        while (address := self._next()) is not None:
-            line = self._lines.pop(address)
-            connection, client = line.popleft()
-            if line:
-                self._lines[address] = line  # last among its equals
-            self._serve(connection, client)
+        while (turn := self._lines.take(collections.Counter(self._served.values()))) is not None:
+            self._serve(*turn)
         return True
 
     def _IncomingConnection(self) -> None:
@@ -66,13 +59,9 @@ class Server(server.HttpServer):  # type: ignore[misc]
             logging.exception("Failed to accept a connection")
 
     def _arrive(self, connection: socket.socket, client: Any) -> None:
-        self._lines.setdefault(client[0], collections.deque()).append((connection, client))
-        if sum(map(len, self._lines.values())) > MOST_WAITING:
-            longest = max(self._lines, key=lambda address: len(self._lines[address]))
-            dropped, _ = self._lines[longest].pop()
+        dropped = self._lines.arrive(connection, client)
+        if dropped is not None:
             dropped.close()
-            if not self._lines[longest]:
-                del self._lines[longest]
 
     def _CollectChildren(self, quick: bool) -> None:
         for child in list(self._served):
@@ -82,16 +71,6 @@ class Server(server.HttpServer):  # type: ignore[misc]
                 ended = child
             if ended:
                 del self._served[child]
-
-    def _next(self) -> str | None:
-        """Return the address to be served now, if there is one and a place for it."""
-        children = collections.Counter(self._served.values())
-        address = min(self._lines, key=lambda one: children[one], default=None)
-        if address is None:
-            return None
-        # Ganeti's own server has one more than it is told, too.
-        places = self.max_clients + 1 + (0 if children[address] else RESERVED)
-        return address if len(self._served) < places else None
 
     def _serve(self, connection: socket.socket, client: Any) -> None:
         """Fork a child that serves one connection."""
@@ -122,8 +101,7 @@ class Server(server.HttpServer):  # type: ignore[misc]
         self.socket.close()
         self.socket = None
         self._listener.close()
-        for line in self._lines.values():
-            for waiting, _ in line:
-                waiting.close()
+        for waiting in self._lines:
+            waiting.close()
         utils.ResetTempfileModule()
         self.request_executor(self, self.handler, served, client)

@@ -15,7 +15,8 @@ from typing import Any
 
 from ganeti.http import server
 
-from ganeti_ext.noded import MOST_WAITING, RESERVED, run
+from ganeti_ext.noded import run
+from ganeti_ext.noded.lines import RESERVED, Lines
 
 
 class Reaper(server._ChildProcessReaper):  # type: ignore[misc]
@@ -50,7 +51,7 @@ def _bury_one() -> bool:
 
 
 class Server(server.HttpServer):  # type: ignore[misc]
-    """Ganeti's server, with a line for each address (see `fair`), of which the one with the fewest threads is next.
+    """Ganeti's server, with `Lines` before its threads.
 
     Ganeti's serves in the order in which connections come; two dozen that say nothing hold its threads for
     ten seconds, whoever else calls.
@@ -60,21 +61,14 @@ class Server(server.HttpServer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, max_clients: int = 20, **kwargs: Any) -> None:
         super().__init__(*args, max_clients=max_clients + RESERVED, **kwargs)
-        self._places = max_clients
         self._turns = threading.Lock()
-        self._lines: dict[str, collections.deque[tuple[Any, Any]]] = {}
+        self._lines = Lines(max_clients)
         self._served: collections.Counter[str] = collections.Counter()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Put a connection at the end of its line."""
-        dropped = None
         with self._turns:
-            self._lines.setdefault(client_address[0], collections.deque()).append((request, client_address))
-            if sum(map(len, self._lines.values())) > MOST_WAITING:
-                longest = max(self._lines, key=lambda address: len(self._lines[address]))
-                dropped, _ = self._lines[longest].pop()
-                if not self._lines[longest]:
-                    del self._lines[longest]
+            dropped = self._lines.arrive(request, client_address)
         if dropped is not None:
             self.shutdown_request(dropped)
         self._serve()
@@ -82,21 +76,10 @@ class Server(server.HttpServer):  # type: ignore[misc]
     def _serve(self) -> None:
         """Give a thread to whoever is next, as long as there is a place for him."""
         with self._turns:
-            while (address := self._next()) is not None:
-                line = self._lines.pop(address)
-                request, client_address = line.popleft()
-                if line:
-                    self._lines[address] = line  # last among its equals
-                self._served[address] += 1
+            while (turn := self._lines.take(self._served)) is not None:
+                request, client_address = turn
+                self._served[client_address[0]] += 1
                 self._thread_pool.submit(self._serve_one, request, client_address)
-
-    def _next(self) -> str | None:
-        """Return the address to be served now, if there is one and a place for it."""
-        address = min(self._lines, key=lambda one: self._served[one], default=None)
-        if address is None:
-            return None
-        places = self._places + (0 if self._served[address] else RESERVED)
-        return address if sum(self._served.values()) < places else None
 
     def _serve_one(self, request: Any, client_address: Any) -> None:
         """Serve one connection, in its thread, and then whoever is next."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ganeti_ext.noded import RESERVED
+from ganeti_ext.noded.lines import RESERVED
 from tests.cluster import nodes
 from tests.cluster.nodes import Flood, NodeDaemon
 from tests.cluster.vcluster import Cluster

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import socket
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from ganeti_ext.noded import fair
+from ganeti_ext.noded import fair, lines
 
 
 class Quiet(fair.Server):
@@ -20,13 +19,12 @@ class Quiet(fair.Server):
     def __init__(self, served: Iterable[str] = ()) -> None:
         self.max_clients = 20
         self.order: list[str] = []
-        self._lines = {}
+        self._lines = lines.Lines(self.max_clients + 1)
         self._served = dict(enumerate(served))
 
     def arrive(self, *addresses: str) -> None:
         for address in addresses:
-            line = self._lines.setdefault(address, collections.deque())
-            line.append((None, (address, 4711)))  # type: ignore[arg-type]
+            assert self._lines.arrive(None, (address, 4711)) is None
 
     def _CollectChildren(self, quick: bool) -> None:
         pass
@@ -37,7 +35,7 @@ class Quiet(fair.Server):
 
     @property
     def waiting(self) -> dict[str, int]:
-        return {address: len(line) for address, line in self._lines.items()}
+        return {address: len(line) for address, line in self._lines._lines.items()}
 
 
 def test_in_the_order_in_which_they_come_while_there_is_room() -> None:
@@ -81,7 +79,7 @@ def test_the_last_places_are_for_who_has_none() -> None:
 
 
 def test_when_too_many_wait_the_newest_of_the_longest_line_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair, "MOST_WAITING", 5)
+    monkeypatch.setattr(lines, "MOST_WAITING", 5)
     server = Quiet(["a"] * 21)
     pairs = [socket.socketpair() for _ in range(7)]
     for (connection, _), address in zip(pairs, "baaaaab"):
@@ -100,7 +98,7 @@ def test_when_too_many_wait_the_newest_of_the_longest_line_is_closed(monkeypatch
 
 def test_as_many_addresses_as_can_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then no line is longer than another, and one of them is no more."""
-    monkeypatch.setattr(fair, "MOST_WAITING", 3)
+    monkeypatch.setattr(lines, "MOST_WAITING", 3)
     server = Quiet([*"pqrstuvwxyz"] * 3)
     pairs = [socket.socketpair() for _ in range(4)]
     for (connection, _), address in zip(pairs, "abcd"):
