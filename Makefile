@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # make demo   the main job, live, on a cluster that it brings up itself
-# make test   everything that CI runs
+# make test   everything that CI runs; beside it, some of it in a system of another release
 # make matrix everything, in a system of each Debian release: make matrix trixie sid, make matrix REBUILD=1
 # All need root on a Debian machine that may be changed: they install packages, ours too.
 
@@ -21,8 +21,10 @@ demo-stop:
 test: install build/lint/done
 	tests/install-deps build demo test
 	$(MAKE) --no-print-directory lint
-	$(PYTHON) -m pytest tests
-	$(PYTHON) -m tests.matrix --in-turn --few
+	mkdir -p build
+	$(PYTHON) -m tests.matrix --in-turn --few >build/in-turn.log 2>&1 & in_turn=$$!; \
+	$(PYTHON) -m pytest tests; status=$$?; \
+	wait $$in_turn || status=1; cat build/in-turn.log; exit $$status
 
 # Half an hour for each release; then a table, and logs in build/matrix/RELEASE. Their systems are kept in
 # /var/cache/ganeti-ext-test: REBUILD=1 makes them anew.

@@ -39,20 +39,20 @@ def call(cluster: Cluster, command: list[str]) -> float:
 
 def measure(tiny: bool = False) -> Iterator[Row]:
     """Direct and by a job, each beside gnt-node."""
-    runs, sizes = (1, SIZES[:2]) if tiny else (4, SIZES)
+    runs, sizes = (1, SIZES[:2]) if tiny else (3, SIZES)
     with Cluster(nodes=max(sizes)) as cluster:
         for node in cluster.nodes:
             add_command(cluster, node, COMMAND, "exit 0")
         took: dict[tuple[int, str], list[float]] = collections.defaultdict(list)
-        for number in range(runs + 1):
+        for command in commands(cluster.nodes[:1]).values():  # only warms the caches
+            call(cluster, command)
+        for number in range(runs):
             for size in sizes:
                 for way, command in commands(cluster.nodes[:size]).items():
                     if way == "job" and size != 3:
                         continue
                     say(f"restricted commands, {number} of {runs}")
-                    seconds = call(cluster, command)
-                    if number:  # the first of each only warms the caches
-                        took[size, way].append(seconds)
+                    took[size, way].append(call(cluster, command))
     for size, way in took:
         if way == "gnt-node":
             continue

@@ -60,6 +60,7 @@ class World:
         for (domain, node), tags in zip(PLACES.items(), ([TAG], [])):
             cluster.add_instance(f"vm1.{domain}", node, tags=tags, nics=[{}])
         self.servers = servers(cluster)
+        self._size = (1, 1)
 
     def resize(self, tenants: int, others: int) -> str:
         """Has so many instances from now on; says how many these are.
@@ -67,6 +68,10 @@ class World:
         One of each kind was made by Ganeti; the rest are written into its configuration, and into the files of its
         fake hypervisor, while its daemons are stopped: creating a thousand would take half an hour.
         """
+        text = f"{tenants + others:,} instances"
+        if self._size == (tenants, others):
+            return text
+        self._size = (tenants, others)
         counts = dict(zip(PLACES, (tenants, others)))
         for daemon in ("luxid", "wconfd"):
             self.cluster.run("node1", DAEMON_UTIL, "stop", f"ganeti-{daemon}")
@@ -100,7 +105,7 @@ class World:
         assert len(self.cluster.luxi("QueryInstances", [], ["name"], False)) == tenants + others
         for server in self.servers.values():
             server.find_luxid()
-        return f"{tenants + others:,} instances"
+        return text
 
 
 _kept: list[contextlib.ExitStack] = []

@@ -60,13 +60,13 @@ def measure(tiny: bool = False) -> Iterator[Row]:
                 kind: stack.enter_context(NodeDaemon(cluster, program, 1840 + number))
                 for number, (kind, program) in enumerate(PROGRAMS.items())
             }
-            yield from _latencies(cluster, daemons, 3 if tiny else 200)
+            yield from _latencies(cluster, daemons, 3 if tiny else 120)
             yield from _memory(daemons)
             # Ganeti's own sleeps through its flood, so it goes on beside the others.
             with ThreadPoolExecutor(1) as pool:
                 stocks = [] if tiny else [pool.submit(lambda: list(_flood(cluster, daemons["stock"], "stock", 25)))]
-                yield from _refusals(cluster, daemons["ours"], 2 if tiny else 10)
-                for clients, seconds in [(5, 0.0)] if tiny else [(25, 0.0), (100, 25.0)]:
+                yield from _refusals(cluster, daemons["ours"], 2 if tiny else 8)
+                for clients, seconds in [(5, 0.0)] if tiny else [(25, 0.0), (100, 15.0)]:
                     yield from _flood(cluster, daemons["ours"], "ours", clients, seconds, 1 if tiny else 2)
                 for one in stocks:
                     yield from one.result()

@@ -15,7 +15,7 @@ from tests.bench.report import Interval, median
 from tests.cluster.vcluster import Cluster
 
 #: Seconds that one set of requests is sent at most, and how often each is at least, however slow the machine is.
-TIME, ENOUGH = 7.0, 8
+TIME, ENOUGH = 6.0, 8
 
 
 class Case(NamedTuple):

@@ -130,7 +130,7 @@ def test_stopped_at_each_step(chroot: Chroot, deb: Path, variant: Variant, deed:
     assert configured >= 10 and removed >= 8 and upgraded >= 4, (configured, removed, upgraded)
 
 
-def test_read_only_usr(chroot: Chroot, deb: Path) -> None:
+def test_read_only_usr(chroot: Chroot, deb: Path, suite: str) -> None:
     """Nothing is left half done, and it goes on as soon as /usr can be written to."""
     package = chroot.put(deb)
     mount(chroot, "--bind", "/mnt/root/usr", "/mnt/root/usr")
@@ -154,7 +154,8 @@ def test_read_only_usr(chroot: Chroot, deb: Path) -> None:
         writable(False)
         assert "Read-only" in fails(chroot, "dpkg", "--remove", "ganeti-ext")
         assert_ours(chroot)
-        assert status(chroot) == "installed"
+        # Debian 11's py3compile, by which a postinst begins, fails where it cannot write.
+        assert status(chroot) == ("half-configured" if suite == "bullseye" else "installed")
         assert "Read-only" in fails(chroot, "dpkg", "--install", package)
         assert_ours(chroot)
         writable(True)
