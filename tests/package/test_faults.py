@@ -18,6 +18,7 @@ from tests.package.test_package import (
     assert_stock,
     fails,
     install,
+    links,
 )
 
 # Stands before the commands that the maintainer scripts run, and does something before the one of that number.
@@ -146,7 +147,7 @@ def test_read_only_usr(chroot: Chroot, deb: Path, suite: str) -> None:
         chroot.run("dpkg", "--unpack", package)
         writable(False)
         fails(chroot, "dpkg", "--configure", "ganeti-ext")
-        assert_stock(chroot)
+        assert links(chroot) == STOCK  # the diversions' list is in /var, and may have changed
         writable(True)
         chroot.run("dpkg", "--configure", "--pending")
         assert_ours(chroot)
