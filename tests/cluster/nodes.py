@@ -125,8 +125,13 @@ class NodeDaemon:
 
     def children(self) -> list[int]:
         """Its children that live, as the host sees them."""
-        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as stream:
-            return [int(pid) for pid in stream.read().split() if "\nState:\tZ" not in _status(int(pid))]
+        return children(self.pid)
+
+
+def children(parent: int) -> list[int]:
+    """The children of a daemon that live: Ganeti's server may bury one only when the next comes."""
+    with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as stream:
+        return [int(pid) for pid in stream.read().split() if "\nState:\tZ" not in _status(int(pid))]
 
 
 def _status(pid: int) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 from OpenSSL import SSL
 
 from ganeti_ext import switches
+from tests.cluster.nodes import children
 from tests.cluster.vcluster import RAPI_PORT, Cluster
+from tests.waiting import wait_for
 
 FIELDS = ["name"] * 2500
 BODY = json.dumps({"fields": FIELDS})
@@ -66,19 +68,9 @@ def check(reply: bytes) -> None:
     assert rows and all(len(row) == len(FIELDS) for row in rows)
 
 
-def idle(cluster: Cluster) -> bool:
-    """Whether the remote API serves nobody."""
-    parent = cluster.daemon_pid("rapi")
-    with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as stream:
-        return not stream.read().split()
-
-
-def wait_idle(cluster: Cluster, seconds: float = 30) -> None:
-    """Until it does."""
-    deadline = time.monotonic() + seconds
-    while not idle(cluster):
-        assert time.monotonic() < deadline, "somebody is served for ever"
-        time.sleep(0.01)
+def wait_idle(cluster: Cluster) -> None:
+    """Until the remote API serves nobody."""
+    wait_for(lambda: not children(cluster.daemon_pid("rapi")), 30)
 
 
 def test_a_slow_client_gets_all(fresh: Cluster) -> None:
