@@ -40,8 +40,8 @@ lint: build/lint/done
 	build/lint/bin/ruff format --check .
 	build/lint/bin/mypy
 
-# Eight minutes, ten on a slow machine. PART=decision (direct, noded, patches, requests, startup, transport) runs one of them, or several.
-# Table on the terminal; build/bench.json, and plots in build/bench.html.
+# Eight minutes, ten on a slow machine. PART=decision (direct, noded, patches, requests, startup, transport) runs one
+# of them, or several. Table on the terminal; build/bench.json, and plots in build/bench.html.
 bench: install build/bench/done
 	tests/install-deps demo
 	$(PYTHON) -m tests.bench $(PART)

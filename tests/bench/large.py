@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tests.bench.counter import CpuCounter
+from tests.cluster.nodes import children, lives
 from tests.cluster.vcluster import DAEMON_UTIL, Cluster, ClusterError
 
 TENANT, OTHER = "tenant.example.com", "other.example.com"
@@ -266,7 +267,7 @@ class Server:
     def stop(self) -> None:
         """Ends it."""
         os.kill(self._pid, signal.SIGTERM)
-        while _runs(str(self._pid)):
+        while lives(self._pid):
             time.sleep(0.01)
 
     def _find(self) -> int:
@@ -315,7 +316,7 @@ class Server:
     def wait_for_children(self) -> None:
         """Waits until the child that served a request has ended: only then its time is the daemon's."""
         deadline = time.monotonic() + 10
-        while any(map(_runs, _children(self._pid))):
+        while children(self._pid):
             assert time.monotonic() < deadline, f"a child of {self.name} does not end"
             time.sleep(0.0005)
 
@@ -331,18 +332,6 @@ def client_context(certificate: str) -> ssl.SSLContext:
 def authorization(user: str) -> str:
     """The value of the header."""
     return "Basic " + base64.b64encode(f"{user}:secret".encode()).decode()
-
-
-def _children(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream:
-        return stream.read().split()
-
-
-def _runs(pid: str) -> bool:
-    """Whether a process is there and not only waiting to be buried."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
-        return stream.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
-    return False
 
 
 def servers(cluster: Cluster) -> dict[str, Server]:

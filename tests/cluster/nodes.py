@@ -131,15 +131,14 @@ class NodeDaemon:
 def children(parent: int) -> list[int]:
     """The children of a daemon that live: Ganeti's server may bury one only when the next comes."""
     with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as stream:
-        return [int(pid) for pid in stream.read().split() if "\nState:\tZ" not in _status(int(pid))]
+        return [int(pid) for pid in stream.read().split() if lives(int(pid))]
 
 
-def _status(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8") as stream:
-            return stream.read()
-    except OSError:
-        return "\nState:\tZ"
+def lives(pid: int) -> bool:
+    """Whether a process is there and not only waiting to be buried."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+        return stream.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    return False
 
 
 def kib(pid: int, field: str, file: str = "status") -> int:

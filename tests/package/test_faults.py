@@ -16,6 +16,8 @@ from tests.package.test_package import (
     Variant,
     assert_ours,
     assert_stock,
+    distrib,
+    diversions,
     fails,
     install,
     links,
@@ -147,7 +149,10 @@ def test_read_only_usr(chroot: Chroot, deb: Path, suite: str) -> None:
         chroot.run("dpkg", "--unpack", package)
         writable(False)
         fails(chroot, "dpkg", "--configure", "ganeti-ext")
-        assert links(chroot) == STOCK  # the diversions' list is in /var, and may have changed
+        if suite == "sid":  # py3compile does not fail there: the first diversion is noted already, no more
+            assert (links(chroot), distrib(chroot), len(diversions(chroot))) == (STOCK, set(), 1)
+        else:
+            assert_stock(chroot)
         writable(True)
         chroot.run("dpkg", "--configure", "--pending")
         assert_ours(chroot)
